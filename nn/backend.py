@@ -1,0 +1,62 @@
+"""NumPy or CuPy behind one name, `xp`: which module an array belongs to, and how to move it. Next: tensor.py."""
+
+import sys
+
+import numpy as np
+
+__all__ = ["array_module", "choose_device", "to_device", "to_numpy"]
+
+
+def array_module(array):
+    """The module that made `array`: `cupy` for a CuPy array, else `numpy`."""
+    cupy = sys.modules.get("cupy")  # an array of CuPy's exists only where CuPy has been imported
+    return np if cupy is None or not isinstance(array, cupy.ndarray) else cupy
+
+
+def choose_device(device="cpu"):
+    """The array module of `device`: "cpu" (NumPy), "cuda" (CuPy), or "auto" (CuPy if it works here, else NumPy).
+
+    Raises ValueError for another name, and RuntimeError, saying what to do, where "cuda" was asked for and cannot run.
+    """
+    if device not in ("cpu", "cuda", "auto"):
+        raise ValueError(f"device must be 'cpu', 'cuda' or 'auto', got {device!r}")
+    if device == "cpu":
+        return np
+    try:
+        return _working_cupy()
+    except RuntimeError:
+        if device == "cuda":
+            raise
+        return np
+
+
+def _working_cupy():
+    """CuPy, after one small allocation and one matrix product: `import cupy` succeeds without a GPU."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise RuntimeError(
+            f"device 'cuda' needs CuPy, which cannot be imported ({error}); "
+            "pip install 'tinyddpm[cuda12]' or 'tinyddpm[cuda13]', or use --device cpu"
+        ) from error
+    try:
+        ones = cupy.ones((4, 4), dtype="float32")
+        total = float((ones @ ones).sum())
+    except Exception as error:  # CuPy raises a different class for each missing piece: driver, runtime, cuBLAS
+        raise RuntimeError(
+            f"CuPy {cupy.__version__} is installed but no GPU works ({type(error).__name__}: {error}); "
+            "check nvidia-smi and that the driver is new enough for this CuPy, or use --device cpu"
+        ) from error
+    if total != 64.0:
+        raise RuntimeError(f"the GPU multiplied two 4x4 matrices of ones to a sum of {total}, not 64; use --device cpu")
+    return cupy
+
+
+def to_device(array, xp):
+    """`array` as an array of the module `xp` (`numpy` or `cupy`), copied only if it has to move."""
+    return to_numpy(array) if xp is np else xp.asarray(array)
+
+
+def to_numpy(array):
+    """`array` in host memory, as a NumPy array."""
+    return array.get() if array_module(array) is not np else np.asarray(array)

@@ -1,0 +1,254 @@
+"""Convolution and resampling, the hot ops. Images are channels-last: (N, H, W, C).
+
+Notation: N images, H x W pixels, C channels in, O channels out, KH x KW the filter, OH x OW the output.
+`conv2d` computes one thing in one of two ways, each with the same signature and its own vjp:
+- `conv2d_im2col`: every window copied to a row, then one matrix product; any filter, stride and padding;
+- `conv2d_winograd`: 3x3 filters at stride 1 with a quarter of the multiplications.
+`conv2d_loops` is the definition, which tests hold both against. Next: layers.py.
+"""
+
+import functools
+
+import numpy as np
+
+from nn.norm import sum_pixels
+from nn.tensor import node
+
+__all__ = ["conv2d", "conv2d_im2col", "conv2d_winograd", "conv2d_loops", "upsample_nearest", "average_pool"]
+
+
+def conv2d(x, weight, bias, stride=1, padding=0):
+    """Cross-correlation of x (N, H, W, C) with weight (KH, KW, C, O), plus bias: (N, OH, OW, O).
+
+    bias: (O,), or (N, O) for a bias of each sample's own (the way a U-Net is told its timestep without another pass).
+    padding: zeros on each side. OH = (H + 2 padding - KH) // stride + 1. ValueError where the shapes do not fit.
+    """
+    _check(x, weight, bias, stride, padding)
+    wide = min(weight.shape[2:]) >= 8  # narrower ones spend more on Winograd's transforms than they save
+    if wide and weight.shape[:2] == (3, 3) and stride == 1 and padding == 1:
+        return conv2d_winograd(x, weight, bias)
+    return conv2d_im2col(x, weight, bias, stride, padding)
+
+
+def _check(x, weight, bias, stride, padding):
+    if x.ndim != 4 or weight.ndim != 4 or x.shape[3] != weight.shape[2]:
+        raise ValueError(f"conv2d needs x (N, H, W, C) and weight (KH, KW, C, O), got {x.shape} and {weight.shape}")
+    if bias.shape not in ((weight.shape[3],), (x.shape[0], weight.shape[3])):
+        raise ValueError(f"the bias must be ({weight.shape[3]},) or ({x.shape[0]}, {weight.shape[3]}), got {bias.shape}")
+    if stride < 1 or padding < 0:
+        raise ValueError(f"conv2d needs stride >= 1 and padding >= 0, got {stride} and {padding}")
+    if min(n + 2 * padding - k for n, k in zip(x.shape[1:3], weight.shape[:2], strict=True)) < 0:
+        raise ValueError(f"the filter {weight.shape[:2]} is larger than the padded image {x.shape[1:3]} + 2 * {padding}")
+
+
+def conv2d_loops(x, weight, bias, stride=1, padding=0):
+    """The definition, on plain NumPy arrays and by loops: what the fast ones must equal."""
+    n, h, w, _ = x.shape
+    kh, kw, _, o = weight.shape
+    oh, ow = (h + 2 * padding - kh) // stride + 1, (w + 2 * padding - kw) // stride + 1
+    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    y = np.empty((n, oh, ow, o), x.dtype)
+    for i in range(oh):
+        for j in range(ow):
+            window = x[:, i * stride : i * stride + kh, j * stride : j * stride + kw]
+            y[:, i, j] = np.tensordot(window, weight, 3) + bias
+    return y
+
+
+# ==== by im2col ====
+
+
+def conv2d_im2col(x, weight, bias, stride=1, padding=0):
+    """`conv2d` as one matrix product: (N OH OW, KH KW C) @ (KH KW C, O). Keeps x, not the KH KW times larger copy."""
+    kh, kw, c, o = weight.shape
+    matrix = weight.data.reshape(-1, o)
+    a, xp = x.data, x.xp
+    columns = _windows(a, kh, kw, stride, padding, xp)
+    y = columns.reshape(-1, kh * kw * c) @ matrix
+    y = y.reshape(*columns.shape[:3], o)
+    y += _per_pixel(bias.data)
+
+    def vjp(g):
+        rows = g.reshape(-1, o)
+        gx = gw = None
+        if weight.requires_grad:
+            gw = (_windows(a, kh, kw, stride, padding, xp).reshape(-1, kh * kw * c).T @ rows).reshape(weight.shape)
+        if x.requires_grad:
+            columns = (rows @ matrix.T).reshape(*g.shape[:3], kh, kw, c)
+            gx = _sum_windows(columns, a.shape, stride, padding, xp)
+        return gx, gw, _bias_gradient(g, bias, xp)
+
+    return node(y, (x, weight, bias), vjp)
+
+
+def _windows(a, kh, kw, stride, padding, xp):
+    """Every window of a (N, H, W, C), as a view of its padded copy: (N, OH, OW, KH, KW, C)."""
+    a = _pad_image(a, padding, padding, xp)
+    n, h, w, c = a.shape
+    sn, sh, sw, sc = a.strides
+    shape = (n, (h - kh) // stride + 1, (w - kw) // stride + 1, kh, kw, c)
+    return xp.lib.stride_tricks.as_strided(a, shape, (sn, stride * sh, stride * sw, sh, sw, sc))
+
+
+def _sum_windows(columns, shape, stride, padding, xp):
+    """The transpose of `_windows`: add every window back to where it was cut. columns: (N, OH, OW, KH, KW, C)."""
+    n, h, w, c = shape
+    _, oh, ow, kh, kw, _ = columns.shape
+    padded = xp.zeros((n, h + 2 * padding, w + 2 * padding, c), columns.dtype)
+    for i in range(kh):
+        for j in range(kw):
+            padded[:, i : i + stride * oh : stride, j : j + stride * ow : stride] += columns[:, :, :, i, j]
+    return padded[:, padding : padding + h, padding : padding + w]
+
+
+# ==== by Winograd's minimal filtering, F(4x4, 3x3) (Lavin & Gray 2015) ====
+#
+# In one dimension, 4 outputs of a 3-tap filter w over 6 inputs d are  A^T [(G w) * (B^T d)]:  6 products, not 12.
+# In two dimensions the same holds with Kronecker products, 36 products for 16 outputs of 9 taps, not 144. All three
+# transforms are linear, so over all tiles and channels each is one matrix product, and so is each of the 36 products
+# (over channels). The vjp is the chain of their transposes, in reverse.
+
+_A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+_B = np.array(
+    [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
+     [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
+)  # fmt: skip
+_G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+
+
+@functools.lru_cache(maxsize=16)
+def _winograd_matrices(dtype, xp):
+    """The two-dimensional output (16, 36), input (36, 36) and filter (36, 9) transforms."""
+    return tuple(xp.asarray(np.kron(m, m).astype(dtype)) for m in (_A, _B, _G))
+
+
+def conv2d_winograd(x, weight, bias):
+    """`conv2d` for 3x3 filters, stride 1 and padding 1, by Winograd's minimal filtering. Keeps x and the filters."""
+    n, h, w, c = x.shape
+    o = weight.shape[3]
+    a, xp = x.data, x.xp
+    output_map, input_map, filter_map = _winograd_matrices(x.dtype, xp)
+    filters = (filter_map @ weight.data.reshape(9, -1)).reshape(36, c, o)
+    ty, tx = -(-h // 4), -(-w // 4)  # tiles of 4 x 4 outputs; those that hang over the edge are cut off below
+
+    def input_tiles():
+        return (input_map @ _tiles(a, ty, tx, xp)).reshape(36, -1, c)
+
+    y = output_map @ (input_tiles() @ filters).reshape(36, -1)
+    y = y.reshape(4, 4, n, ty, tx, o).transpose(2, 3, 0, 4, 1, 5)
+    image = xp.empty((n, ty, 4, tx, 4, o), x.dtype)
+    xp.add(y, bias.data.reshape(-1, 1, 1, 1, 1, o), out=image)
+    image = image.reshape(n, 4 * ty, 4 * tx, o)[:, :h, :w]
+
+    def vjp(g):
+        g_tiles = _pad_right(g, 4 * ty, 4 * tx, xp).reshape(n, ty, 4, tx, 4, o).transpose(2, 4, 0, 1, 3, 5)
+        g_products = (output_map.T @ g_tiles.reshape(16, -1)).reshape(36, -1, o)
+        gx = gw = None
+        if weight.requires_grad:
+            g_filters = input_tiles().transpose(0, 2, 1) @ g_products
+            gw = (filter_map.T @ g_filters.reshape(36, -1)).reshape(weight.shape)
+        if x.requires_grad:
+            g_input = input_map.T @ (g_products @ filters.transpose(0, 2, 1)).reshape(36, -1)
+            gx = _sum_tiles(g_input.reshape(6, 6, n, ty, tx, c), h, w, xp)
+        return gx, gw, _bias_gradient(g, bias, xp)
+
+    return node(xp.ascontiguousarray(image), (x, weight, bias), vjp)
+
+
+def _tiles(a, ty, tx, xp):
+    """The 6 x 6 input tiles of a (N, H, W, C) that overlap by two, as (36, N TY TX C)."""
+    n, h, w, c = a.shape
+    padded = xp.zeros((n, 4 * ty + 2, 4 * tx + 2, c), a.dtype)
+    padded[:, 1 : h + 1, 1 : w + 1] = a
+    sn, sh, sw, sc = padded.strides
+    view = xp.lib.stride_tricks.as_strided(padded, (6, 6, n, ty, tx, c), (sh, sw, sn, 4 * sh, 4 * sw, sc))
+    return view.reshape(36, -1)
+
+
+def _sum_tiles(tiles, h, w, xp):
+    """The transpose of `_tiles`: (6, 6, N, TY, TX, C) added back where the tiles overlap, as (N, H, W, C)."""
+    _, _, n, ty, tx, c = tiles.shape
+    # Rows first. In units of four, a tile's rows 0..3 are a block of its own and rows 4..5 the head of the next.
+    rows = xp.zeros((n, ty + 1, 4, 6, tx, c), tiles.dtype)
+    rows[:, :-1] = tiles[:4].transpose(2, 3, 0, 1, 4, 5)
+    rows[:, 1:, :2] += tiles[4:].transpose(2, 3, 0, 1, 4, 5)
+    image = xp.zeros((n, ty + 1, 4, tx + 1, 4, c), tiles.dtype)
+    image[:, :, :, :-1] = rows[:, :, :, :4].transpose(0, 1, 2, 4, 3, 5)
+    image[:, :, :, 1:, :2] += rows[:, :, :, 4:].transpose(0, 1, 2, 4, 3, 5)
+    return image.reshape(n, 4 * ty + 4, 4 * tx + 4, c)[:, 1 : h + 1, 1 : w + 1]
+
+
+# ==== shared ====
+
+
+def _pad_image(a, before, after, xp):
+    """Zeros around height and width of a (N, H, W, C)."""
+    if before == after == 0:
+        return xp.ascontiguousarray(a)
+    n, h, w, c = a.shape
+    padded = xp.zeros((n, h + before + after, w + before + after, c), a.dtype)
+    padded[:, before : before + h, before : before + w] = a
+    return padded
+
+
+def _pad_right(a, height, width, xp):
+    """a (N, H, W, C) with zeros below and to the right, up to height x width."""
+    n, h, w, c = a.shape
+    if (h, w) == (height, width):
+        return a
+    padded = xp.zeros((n, height, width, c), a.dtype)
+    padded[:, :h, :w] = a
+    return padded
+
+
+def _per_pixel(bias):
+    """A bias (O,) or (N, O) as an array that broadcasts on (N, OH, OW, O)."""
+    return bias.reshape(-1, 1, 1, bias.shape[-1])
+
+
+def _bias_gradient(g, bias, xp):
+    """Sum of g (N, OH, OW, O) over pixels, and over the batch where the bias is (O,)."""
+    if not bias.requires_grad:
+        return None
+    per_sample = sum_pixels(g.reshape(g.shape[0], -1, g.shape[3]), xp)
+    return per_sample if bias.ndim == 2 else per_sample.sum(axis=0)
+
+
+# ==== resampling ====
+
+
+def upsample_nearest(x, factor=2):
+    """Each pixel of x (N, H, W, C) repeated factor x factor times."""
+    n, h, w, c = x.shape
+    xp = x.xp
+    blocks = xp.broadcast_to(x.data[:, :, None, :, None], (n, h, factor, w, factor, c))
+    return node(
+        blocks.reshape(n, h * factor, w * factor, c),
+        (x,),
+        lambda g: (_sum_blocks(g, factor),),
+    )
+
+
+def average_pool(x, factor=2):
+    """Mean over blocks of factor x factor pixels of x (N, H, W, C). ValueError unless factor divides H and W."""
+    n, h, w, c = x.shape
+    if h % factor or w % factor:
+        raise ValueError(f"average_pool by {factor} needs height and width it divides, got {h} x {w}")
+    xp, scale = x.xp, 1.0 / factor**2
+    small = _sum_blocks(x.data, factor)
+    small *= scale
+
+    def vjp(g):
+        blocks = xp.broadcast_to((g * scale)[:, :, None, :, None], (n, h // factor, factor, w // factor, factor, c))
+        return (blocks.reshape(n, h, w, c),)
+
+    return node(small, (x,), vjp)
+
+
+def _sum_blocks(a, factor):
+    """Sum over blocks of factor x factor pixels, one strided slice at a time (NumPy's sum over two axes is slow)."""
+    parts = [a[:, i::factor, j::factor] for i in range(factor) for j in range(factor)]
+    total = parts[0].copy()
+    for part in parts[1:]:
+        total += part
+    return total

@@ -1,0 +1,194 @@
+"""Every differentiable op that is not an operator of Tensor, a convolution or a norm: forward and vjp in one function.
+
+To add an op is to write one such function: compute the result, and give `node` the closure that turns the gradient of
+the result `g` into one gradient per parent. `x.xp` is numpy or cupy. Next: conv.py.
+"""
+
+import numpy as np
+
+from nn.random import next_uniform
+from nn.tensor import Tensor, node
+
+__all__ = [
+    "exp", "log", "sqrt", "tanh", "sigmoid", "silu", "relu", "softplus", "clip", "where",
+    "concatenate", "pad", "softmax", "log_softmax", "embedding", "dropout", "attention", "mse", "cross_entropy",
+]  # fmt: skip
+
+
+def exp(x):
+    """e^x, elementwise."""
+    y = x.xp.exp(x.data)
+    return node(y, (x,), lambda g: (g * y,))
+
+
+def log(x):
+    """Natural logarithm, elementwise, of positive numbers."""
+    a = x.data
+    return node(x.xp.log(a), (x,), lambda g: (g / a,))
+
+
+def sqrt(x):
+    """Square root, elementwise; the gradient at 0 is infinite."""
+    y = x.xp.sqrt(x.data)
+    return node(y, (x,), lambda g: (g / (2 * y),))
+
+
+def tanh(x):
+    """Hyperbolic tangent, elementwise."""
+    y = x.xp.tanh(x.data)
+    return node(y, (x,), lambda g: (g * (1 - y * y),))
+
+
+def sigmoid_array(a, xp):
+    """1 / (1 + e^-a) of a plain array, by tanh: one transcendental function, and no overflow."""
+    return 0.5 * xp.tanh(0.5 * a) + 0.5
+
+
+def sigmoid(x):
+    """1 / (1 + e^-x), elementwise."""
+    y = sigmoid_array(x.data, x.xp)
+    return node(y, (x,), lambda g: (g * y * (1 - y),))
+
+
+def silu(x):
+    """x * sigmoid(x), elementwise."""
+    s = sigmoid_array(x.data, x.xp)
+    y = x.data * s
+    return node(y, (x,), lambda g: (g * (s + y * (1 - s)),))
+
+
+def relu(x):
+    """max(x, 0), elementwise; the gradient at 0 is 0."""
+    positive = x.data > 0
+    return node(x.data * positive, (x,), lambda g: (g * positive,))
+
+
+def softplus(x):
+    """log(1 + e^x), elementwise, without overflow."""
+    a, xp = x.data, x.xp
+    y = xp.logaddexp(a, xp.zeros((), a.dtype))
+    return node(y, (x,), lambda g: (g * sigmoid_array(a, xp),))
+
+
+def clip(x, low, high):
+    """x limited to [low, high] (Python numbers), elementwise; the gradient passes where nothing was limited."""
+    if not low <= high:
+        raise ValueError(f"clip needs low <= high, got {low} and {high}")
+    inside = (x.data >= low) & (x.data <= high)
+    return node(x.xp.clip(x.data, low, high), (x,), lambda g: (g * inside,))
+
+
+def where(condition, x, y):
+    """x where `condition` (a boolean array), else y; all three broadcast. x or y may be a Python number."""
+    if getattr(condition, "dtype", None) != bool:
+        raise TypeError(f"where needs a boolean array, got {getattr(condition, 'dtype', type(condition).__name__)}")
+    if not isinstance(x, Tensor):
+        x = y.operand(x)
+    y = x.operand(y)
+    xp = x.xp
+    zero = xp.zeros((), x.dtype)
+    return node(
+        xp.where(condition, x.data, y.data),
+        (x, y),
+        lambda g: (xp.where(condition, g, zero), xp.where(condition, zero, g)),
+    )
+
+
+def concatenate(tensors, axis=-1):
+    """Tensors joined along `axis`; ValueError where their other axes differ."""
+    first = tensors[0]
+    tensors = (first, *(first.operand(t) for t in tensors[1:]))
+    ends = np.cumsum([t.shape[axis] for t in tensors])[:-1].tolist()
+    xp = first.xp
+    joined = xp.concatenate([t.data for t in tensors], axis=axis)
+    return node(joined, tensors, lambda g: tuple(xp.split(g, ends, axis=axis)))
+
+
+def pad(x, widths):
+    """Zeros around x; `widths` is one (before, after) pair per axis, as in numpy.pad."""
+    if len(widths) != x.ndim:
+        raise ValueError(f"pad needs one (before, after) pair per axis: {x.ndim} axes, {len(widths)} pairs")
+    inner = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))
+    return node(x.xp.pad(x.data, widths), (x,), lambda g: (g[inner],))
+
+
+def _softmax_array(a, axis, xp):
+    e = xp.exp(a - a.max(axis=axis, keepdims=True))
+    e /= e.sum(axis=axis, keepdims=True)
+    return e
+
+
+def softmax(x, axis=-1):
+    """e^x / sum e^x along `axis`."""
+    y = _softmax_array(x.data, axis, x.xp)
+
+    def vjp(g):
+        gy = g * y
+        return (gy - y * gy.sum(axis=axis, keepdims=True),)
+
+    return node(y, (x,), vjp)
+
+
+def log_softmax(x, axis=-1):
+    """log softmax(x) along `axis`, without overflow or log of zero."""
+    xp = x.xp
+    shifted = x.data - x.data.max(axis=axis, keepdims=True)
+    y = shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
+    return node(y, (x,), lambda g: (g - xp.exp(y) * g.sum(axis=axis, keepdims=True),))
+
+
+def embedding(table, index):
+    """Rows of `table` (K, D) at the integers `index` (any shape): shape index.shape + (D,). IndexError out of range."""
+    if index.dtype.kind not in "iu":
+        raise TypeError(f"embedding needs integer indices, got {index.dtype}")
+    if index.size and not (0 <= index.min() and index.max() < table.shape[0]):
+        raise IndexError(f"index {index.min()}..{index.max()} out of range for a table of {table.shape[0]} rows")
+    return table[index]
+
+
+def dropout(x, rate):
+    """Each entry zero with probability `rate`, else divided by 1 - rate. Draws from the enclosing `random_state`."""
+    if not 0 <= rate < 1:
+        raise ValueError(f"the dropout rate must be in [0, 1), got {rate}")
+    if rate == 0:
+        return x
+    kept = (next_uniform(x.shape, x.xp) >= rate).astype(x.dtype) * (1 / (1 - rate))
+    return node(x.data * kept, (x,), lambda g: (g * kept,))
+
+
+def attention(query, key, value):
+    """Scaled dot-product attention (Vaswani et al. 2017): softmax(query key^T / sqrt(D)) value.
+
+    query, key, value: (..., L, D), (..., M, D) and (..., M, E); returns (..., L, E).
+    """
+    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
+        raise ValueError(f"attention needs (..., L, D), (..., M, D), (..., M, E), got {query.shape}, {key.shape}, {value.shape}")
+    axes = (*range(key.ndim - 2), key.ndim - 1, key.ndim - 2)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(axes)
+    return softmax(scores) @ value
+
+
+def mse(prediction, target):
+    """Mean of (prediction - target)^2 over all entries, a scalar. ValueError where the shapes differ."""
+    target = prediction.operand(target)
+    if prediction.shape != target.shape:
+        raise ValueError(f"mse needs equal shapes, got {prediction.shape} and {target.shape}")
+    difference = prediction.data - target.data
+    scale = 2.0 / difference.size
+
+    def vjp(g):
+        gradient = difference * (scale * g)
+        return gradient, -gradient if target.requires_grad else None
+
+    flat = difference.reshape(-1)
+    return node(prediction.xp.asarray(flat @ flat / difference.size), (prediction, target), vjp)
+
+
+def cross_entropy(logits, labels):
+    """Mean of -log softmax(logits)[label] over the batch, a scalar. logits: (N, K); labels: (N,) integers in 0..K-1."""
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(f"cross_entropy needs logits (N, K) and labels (N,), got {logits.shape} and {labels.shape}")
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"cross_entropy needs integer labels, got {labels.dtype}")
+    rows = np.arange(len(labels))
+    return -log_softmax(logits)[rows, labels].mean()
