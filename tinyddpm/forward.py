@@ -1,0 +1,73 @@
+"""The forward process: from data to noise, in one step, in a jump, and back again when x_0 is known.
+
+Everything here is Gaussian and exact. Read prediction.py and reverse.py next.
+"""
+
+import numpy as np
+
+from .gather import check_like, check_t, gather, spread
+from .gaussian import Gaussian
+
+__all__ = [
+    "q_step", "q_transition", "q_sample", "q_marginal", "q_jump", "q_posterior", "posterior_coefficients",
+]  # fmt: skip
+
+
+def q_transition(schedule, x_prev, t):
+    """q(x_t | x_{t-1}): one step, t in 1..T. (Ho et al. 2020 eq. 2; E1)"""
+    alpha, beta = gather(schedule.alpha, t, x_prev, first=1), gather(schedule.beta, t, x_prev, first=1)
+    return Gaussian(alpha**0.5 * x_prev, beta)  # E1
+
+
+def q_step(schedule, x_prev, t, noise):
+    """x_t from x_{t-1} and standard normal noise like it, t in 1..T. (E1)"""
+    return q_transition(schedule, x_prev, t).sample(noise)
+
+
+def q_marginal(schedule, x0, t):
+    """q(x_t | x_0), t in 0..T; at t = 0 it is x_0 itself, with variance 0. (Ho et al. 2020 eq. 4; E2)"""
+    alpha_bar = gather(schedule.alpha_bar, t, x0)
+    return Gaussian(alpha_bar**0.5 * x0, gather(schedule.one_minus_alpha_bar, t, x0))  # E2
+
+
+def q_sample(schedule, x0, t, noise):
+    """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise, the noise standard normal, like x_0. (E2)
+
+    schedule: a NoiseSchedule. x0, noise: (N, ...) floating, equal in shape and dtype, which x_t has too. t:
+    an integer in 0..T, or such integers (N,). Raises ValueError for a wrong shape or range, TypeError for a
+    wrong dtype.
+    """
+    return q_marginal(schedule, x0, t).sample(noise)
+
+
+def q_jump(schedule, x_s, s, t):
+    """q(x_t | x_s) for any 0 <= s <= t <= T, each an integer or integers (N,). (E3)"""
+    s, t = check_t(s, schedule.T, x_s), check_t(t, schedule.T, x_s)
+    if np.any(s > t):
+        raise ValueError(f"s must not be after t, got s = {s}, t = {t}")
+    alpha, beta = schedule.jump(s, t)
+    return Gaussian(spread(alpha**0.5, x_s) * x_s, spread(beta, x_s))  # E3
+
+
+def q_posterior(schedule, x0, xt, t, s=None):
+    """q(x_s | x_t, x_0) for 0 <= s < t <= T; s is t - 1 unless given. (Ho et al. 2020 eq. 6-7; E7, E10)
+
+    x0, xt: (N, ...) floating, equal in shape and dtype. t, s: integers, or integers (N,). At s = 0 it is x_0
+    itself, with variance 0. Raises ValueError for a wrong shape or range, TypeError for a wrong dtype.
+    """
+    check_like("x0", x0, "xt", xt)
+    t = check_t(t, schedule.T, xt, first=1)
+    s = t - 1 if s is None else check_t(s, schedule.T, xt)
+    if np.any(s >= t):
+        raise ValueError(f"s must be before t, got s = {s}, t = {t}")
+    from_x0, from_xt, variance = posterior_coefficients(schedule, s, t)
+    return Gaussian(spread(from_xt, xt) * xt + spread(from_x0, x0) * x0, spread(variance, xt))  # E7
+
+
+def posterior_coefficients(schedule, s, t):
+    """Of q(x_s | x_t, x_0): the factors of x_0 and of x_t in the mean, and the variance; float64. (E7, E10)"""
+    alpha, beta = schedule.jump(s, t)
+    noise_s, noise_t = schedule.one_minus_alpha_bar[s], schedule.one_minus_alpha_bar[t]
+    from_x0 = schedule.alpha_bar[s] ** 0.5 * beta / noise_t
+    from_xt = alpha**0.5 * noise_s / noise_t
+    return from_x0, from_xt, noise_s / noise_t * beta  # E7, E10

@@ -1,0 +1,97 @@
+"""The diagonal Gaussian that every distribution of the model is. Read forward.py next."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .gather import check_like
+
+__all__ = ["Gaussian", "STANDARD_NORMAL", "gaussian_kl", "sum_per_sample"]
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """N(mean, variance), independent over elements. The first axis of mean counts samples.
+
+    mean: (N, ...) floating; variance: of mean's dtype, broadcastable to mean's shape, or a Python number; not
+    negative. Both may be numbers where the other argument of a method has a shape. Raises ValueError for a
+    variance that is negative or does not broadcast, TypeError for one of another dtype.
+    """
+
+    mean: Any
+    variance: Any
+
+    def __post_init__(self):
+        mean_shape, shape = (tuple(getattr(a, "shape", ())) for a in (self.mean, self.variance))
+        dtype, mean_dtype = getattr(self.variance, "dtype", None), getattr(self.mean, "dtype", None)
+        fits = all(n in (1, m) for n, m in zip(shape[::-1], mean_shape[::-1], strict=False))
+        if not fits or len(shape) > len(mean_shape):
+            raise ValueError(f"variance of shape {shape} does not broadcast to the mean's shape {mean_shape}")
+        if dtype is not None and mean_dtype is not None and dtype != mean_dtype:
+            raise TypeError(f"variance must have the mean's dtype {mean_dtype}, got {dtype}")
+        if isinstance(self.variance, (int, float, np.ndarray, np.floating)) and np.any(self.variance < 0):
+            raise ValueError(f"variance must not be negative, got {np.min(self.variance)}")
+
+    def sample(self, noise):
+        """mean + sqrt(variance) noise, for standard normal noise of the mean's shape and dtype."""
+        check_like("noise", noise, "the mean", self.mean)
+        return self.mean + self.variance**0.5 * noise
+
+    def log_prob(self, x):
+        """log N(x; mean, variance), in nats: (N,). (E12)"""
+        square = (x - self.mean) ** 2
+        log_scale = log(self.variance) + math.log(2 * math.pi)
+        return sum_per_sample(-(square / self.variance + log_scale) / 2)  # E12
+
+    def entropy(self):
+        """Entropy in nats: (N,). (E13)"""
+        everywhere = 0 * self.mean  # a variance may be narrower than the mean; its entropy is not
+        return sum_per_sample((log(self.variance) + math.log(2 * math.pi * math.e)) / 2 + everywhere)  # E13
+
+    def kl(self, other):
+        """KL(self || other) in nats: (N,). (E11)"""
+        ratio = self.variance / other.variance
+        square = (other.mean - self.mean) ** 2
+        return sum_per_sample((ratio - 1 - log(ratio) + square / other.variance) / 2)  # E11
+
+    def cross_entropy(self, other):
+        """-E log other(x) over x from self, in nats: (N,). (E13)"""
+        return self.entropy() + self.kl(other)  # E13
+
+
+STANDARD_NORMAL = Gaussian(0.0, 1.0)
+
+
+def gaussian_kl(mean1, covariance1, mean2, covariance2):
+    """KL(N(mean1, covariance1) || N(mean2, covariance2)) in nats, for full covariances. (E11)
+
+    means: (..., d), covariances: (..., d, d) symmetric positive definite; returns (...).
+    Raises numpy.linalg.LinAlgError for a covariance that is not positive definite.
+    """
+    root1, root2 = np.linalg.cholesky(covariance1), np.linalg.cholesky(covariance2)
+    whitened_root = np.linalg.solve(root2, root1)
+    whitened_step = np.linalg.solve(root2, (mean2 - mean1)[..., None])[..., 0]
+    log_ratio = -2 * np.log(np.diagonal(whitened_root, axis1=-2, axis2=-1)).sum(-1)  # log |S2|/|S1|
+    trace = (whitened_root**2).sum((-2, -1))  # tr(S2^-1 S1)
+    return (log_ratio - mean1.shape[-1] + trace + (whitened_step**2).sum(-1)) / 2  # E11
+
+
+def sum_per_sample(x):
+    """x summed over all axes but the first: (N,). What has no axis besides is returned as it is."""
+    if len(x.shape) < 2:
+        return x
+    return x.reshape(x.shape[0], -1).sum(axis=1)
+
+
+def log(x):
+    """Natural logarithm of a number, an array or a tensor, in its own dtype."""
+    if hasattr(x, "log"):
+        return x.log()
+    return np.log(x) if hasattr(x, "dtype") else math.log(x)
+
+
+def exp(x):
+    """Exponential of an array or a tensor, in its own dtype."""
+    return x.exp() if hasattr(x, "exp") else np.exp(x)

@@ -1,0 +1,207 @@
+"""The reverse process: from noise to data with a model `denoise(xt, t) -> x0_hat`.
+
+A model is anything that can be called so: a network, or one of the oracles in oracle.py. Read loss.py and
+bound.py next.
+"""
+
+from functools import partial
+
+import numpy as np
+
+from .forward import q_posterior
+from .gather import check_like, check_t, gather, spread
+from .gaussian import Gaussian, exp
+from .prediction import eps_from_x0, mean_from_eps
+
+__all__ = [
+    "p_mean_variance", "p_mean_variance_eps", "reverse_variance", "learned_variance", "ddim_step",
+    "second_order_step", "predict_x0", "reverse_process", "SAMPLERS", "sample", "ddim_encode",
+]  # fmt: skip
+
+
+# ---- one step ----
+
+
+def p_mean_variance(schedule, x0_hat, xt, t, variance="beta_tilde"):
+    """p(x_{t-1} | x_t) as q(x_{t-1} | x_t, x_0 = x0_hat), with the variance asked for. (E29)
+
+    variance: "beta", "beta_tilde" (see `reverse_variance`), or an array of variances that broadcasts over xt.
+    """
+    mean = q_posterior(schedule, x0_hat, xt, t).mean
+    return Gaussian(mean, reverse_variance(schedule, variance, xt, t))  # E29
+
+
+def p_mean_variance_eps(schedule, eps_hat, xt, t, variance="beta_tilde"):
+    """p(x_{t-1} | x_t) from a prediction of the noise: Algorithm 2 of Ho et al. 2020. (E8, E29)"""
+    check_like("eps_hat", eps_hat, "xt", xt)
+    mean = mean_from_eps(schedule, eps_hat, xt, t)
+    return Gaussian(mean, reverse_variance(schedule, variance, xt, t))  # E29
+
+
+def reverse_variance(schedule, variance, xt, t):
+    """sigma_t^2 shaped for xt: "beta" is beta_t; "beta_tilde" is beta_tilde_t, at t = 1 beta_tilde_2. (E9, E19)
+
+    beta_tilde_1 is 0, which no likelihood can do with, so L_0 takes the next one (beta_1 if T = 1, where
+    there is none). Samplers never see it: they add no noise at t = 1. What is not a name is taken for the
+    variance itself.
+    """
+    if not isinstance(variance, str):
+        return variance
+    tables = {"beta": schedule.beta, "beta_tilde": positive_beta_tilde(schedule)}
+    if variance not in tables:
+        raise ValueError(f"unknown variance {variance!r}; there are: {', '.join(tables)}, or an array")
+    return gather(tables[variance], t, xt, first=1)
+
+
+def positive_beta_tilde(schedule):
+    """The table of beta_tilde with another value for its zero at t = 1, see `reverse_variance`."""
+    beta_tilde = schedule.beta_tilde.copy()
+    beta_tilde[1] = beta_tilde[2] if schedule.T > 1 else schedule.beta[1]
+    return beta_tilde
+
+
+def learned_variance(schedule, fraction, xt, t):
+    """exp(fraction log beta_t + (1 - fraction) log beta_tilde_t). (Nichol & Dhariwal 2021 eq. 15; E19)
+
+    fraction: like xt, a network's output brought to [0, 1]. Pass the result on as `variance`.
+    """
+    t = check_t(t, schedule.T, xt, first=1)
+    high, low = np.log(schedule.beta[t]), np.log(positive_beta_tilde(schedule)[t])
+    return exp(spread(low, xt) + spread(high - low, xt) * fraction)
+
+
+def ddim_step(schedule, x0_hat, xt, t, eta=0.0):
+    """x_{t-1} given x_t and a prediction of x_0. (Song et al. 2020 eq. 12 and 16; E30)
+
+    eta in [0, 1]: 0 is deterministic, 1 has the variance beta_tilde_t. Every eta keeps q(x_{t-1} | x_0).
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1], got {eta}")
+    t = check_t(t, schedule.T, xt, first=1)
+    noise_prev, noise = schedule.one_minus_alpha_bar[t - 1], schedule.one_minus_alpha_bar[t]
+    variance = eta**2 * schedule.beta_tilde[t]
+    kept = noise_prev * (schedule.alpha[t] * noise_prev + (1 - eta**2) * schedule.beta[t]) / noise
+    # kept = 1 - alpha_bar_{t-1} - variance, with the subtraction carried out
+    eps_hat = eps_from_x0(schedule, x0_hat, xt, t)
+    mean = spread(schedule.alpha_bar[t - 1] ** 0.5, xt) * x0_hat + spread(kept**0.5, xt) * eps_hat
+    return Gaussian(mean, spread(variance, xt))  # E30
+
+
+def second_order_step():
+    """A step of DPM-Solver++(2M) with the memory of one chain: make one for each. (Lu et al. 2022; E31)
+
+    Returns step(schedule, x0_hat, xt, t) -> Gaussian of variance 0. It extrapolates x_0 along the log-SNR
+    from the prediction of the step before. The first step has none, and the last has no finite log-SNR to go
+    to: both are DDIM's.
+    """
+    x0_before = None
+
+    def step(schedule, x0_hat, xt, t):
+        nonlocal x0_before
+        rate = schedule.log_snr / 2  # lambda = log(signal/noise)
+        h = rate[t - 1] - rate[t]
+        target = x0_hat
+        if x0_before is not None and t > 1:
+            target = x0_hat + spread(h / (rate[t] - rate[t + 1]) / 2, xt) * (x0_hat - x0_before)
+        x0_before = x0_hat
+        from_xt = (schedule.one_minus_alpha_bar[t - 1] / schedule.one_minus_alpha_bar[t]) ** 0.5
+        from_x0 = -(schedule.alpha_bar[t - 1] ** 0.5) * np.expm1(-h)
+        return Gaussian(spread(from_xt, xt) * xt + spread(from_x0, xt) * target, 0.0)
+
+    return step
+
+
+# ---- the chain ----
+
+
+def predict_x0(denoise, schedule, xt, t, clip=None):
+    """denoise(xt, schedule.timesteps[t]), clipped to the range clip = (low, high) if given.
+
+    Raises ValueError or TypeError if the model returns another shape or dtype.
+    """
+    t = check_t(t, schedule.T, xt, first=1)
+    x0_hat = denoise(xt, schedule.timesteps[t])
+    check_like("what denoise returns", x0_hat, "xt", xt)
+    return x0_hat if clip is None else x0_hat.clip(*clip)
+
+
+def reverse_process(denoise, schedule, x_T, noise, step=p_mean_variance, clip=None):
+    """Walk from x_T down to x_0, yielding (t, x_{t-1}, x0_hat) for t = T..1: the one loop of every sampler.
+
+    denoise(xt, t) -> x0_hat is told schedule.timesteps[t]. noise(t) -> standard normal like x_T; it is not
+    called where the step has no variance, nor at t = 1, where x_0 is the mean itself. step(schedule, x0_hat,
+    xt, t) -> Gaussian.
+    """
+    x = x_T
+    for t in range(schedule.T, 0, -1):
+        x0_hat = predict_x0(denoise, schedule, x, t, clip)
+        p = step(schedule, x0_hat, x, t)
+        x = p.mean if t == 1 or is_zero(p.variance) else p.sample(noise(t))
+        yield t, x, x0_hat
+
+
+def is_zero(variance):
+    return getattr(variance, "shape", ()) == () and variance == 0
+
+
+SAMPLERS = ("ancestral", "ancestral_eps", "ddim", "dpm_solver")
+
+
+def sample(denoise, schedule, x_T, noise, sampler="ancestral", eta=0.0, variance="beta_tilde", clip=True,
+           progress=None, keep=None):  # fmt: skip
+    """x_0 drawn with the model `denoise(xt, t) -> x0_hat`, starting from x_T, standard normal (N, ...).
+
+    noise(t) -> standard normal like x_T. sampler: one of SAMPLERS; `variance` is of the ancestral ones, `eta`
+    of DDIM. clip: True for predictions of x_0 kept within [-1, 1], a pair (low, high), or False. progress:
+    wraps the loop as `tqdm` does, called with total=T. keep: steps t in 1..T whose (x_t, x0_hat) to keep;
+    then returns x_0 and a dict of them by t. To visit fewer steps pass `schedule.respace(S)`.
+    """
+    clip = {True: (-1.0, 1.0), False: None}.get(clip, clip)
+    kept, wanted = {}, set() if keep is None else set(keep)
+    if not wanted <= set(range(1, schedule.T + 1)):
+        raise ValueError(f"keep must hold steps in 1..{schedule.T}, got {sorted(wanted)}")
+    steps = reverse_process(denoise, schedule, x_T, noise, step_of(sampler, eta, variance, clip), clip)
+    x = x_T
+    for t, x_prev, x0_hat in steps if progress is None else progress(steps, total=schedule.T):
+        if t in wanted:
+            kept[t] = x, x0_hat
+        x = x_prev
+    return x if keep is None else (x, kept)
+
+
+def step_of(sampler, eta, variance, clip):
+    """The step function of a sampler by name; ValueError for options that it does not have."""
+    if sampler not in SAMPLERS:
+        raise ValueError(f"unknown sampler {sampler!r}; there are: {', '.join(SAMPLERS)}")
+    if eta != 0 and sampler != "ddim":
+        raise ValueError(f"eta is an option of the sampler 'ddim' only, got eta = {eta} for {sampler!r}")
+    if sampler == "ancestral":
+        return partial(p_mean_variance, variance=variance)
+    if sampler == "ancestral_eps":
+        if clip is not None:
+            raise ValueError("'ancestral_eps' has no x_0 to clip: pass clip=False, or take 'ancestral'")
+        return partial(algorithm_2_step, variance=variance)
+    if variance != "beta_tilde":
+        raise ValueError(f"variance is an option of ancestral samplers only, got {variance!r} for {sampler!r}")
+    return partial(ddim_step, eta=eta) if sampler == "ddim" else second_order_step()
+
+
+def algorithm_2_step(schedule, x0_hat, xt, t, variance):
+    return p_mean_variance_eps(schedule, eps_from_x0(schedule, x0_hat, xt, t), xt, t, variance)
+
+
+def ddim_encode(denoise, schedule, x0):
+    """x_T that DDIM with eta = 0 decodes into x0, up to discretisation error. (Song et al. 2020 sec. 4.3; E30)
+
+    The noise in x_{t-1} stands for that in x_t; at t = 1, where x_0 has none, the model is asked as if at t =
+    1.
+    """
+    x = x0
+    for t in range(1, schedule.T + 1):
+        s = max(t - 1, 1)
+        eps_hat = eps_from_x0(schedule, predict_x0(denoise, schedule, x, s), x, s)
+        from_x = schedule.alpha[t] ** 0.5
+        noise_prev, noise = schedule.one_minus_alpha_bar[t - 1 : t + 1] ** 0.5
+        from_eps = noise - from_x * noise_prev
+        x = spread(from_x, x) * x + spread(from_eps, x) * eps_hat
+    return x

@@ -1,0 +1,255 @@
+"""The noise schedule: every table of the diffusion, indexed by t = 0..T. Read gaussian.py next."""
+
+from dataclasses import dataclass
+from functools import cached_property, wraps
+
+import numpy as np
+
+from .gather import check_t, gather, is_integer, spread
+
+__all__ = ["NoiseSchedule", "SCHEDULES", "named_schedule", "gather", "check_t", "spread"]
+
+# The schedules of Ho et al. 2020 are stated for 1000 steps; at another T their total noise is kept.
+REFERENCE_T, REFERENCE_START, REFERENCE_END = 1000, 1e-4, 0.02
+
+
+def table(formula):
+    """Make a method that computes a table into a read-only attribute, computed once."""
+
+    @wraps(formula)
+    def compute(self):
+        with np.errstate(divide="ignore"):  # at t = 0 there is no noise, and the SNR is infinite
+            return read_only(formula(self))
+
+    return cached_property(compute)
+
+
+def read_only(array):
+    array.setflags(write=False)
+    return array
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NoiseSchedule:
+    """How much noise each of the T steps adds: immutable float64 tables of T + 1 entries.
+
+    Entry t belongs to x_t, and t = 0 is the data: beta[0] = 0, alpha_bar[0] = 1. Build one by name
+    (`NoiseSchedule.linear(1000)`), with `from_beta` or with `from_alpha_bar`. `timesteps[t]` is the step of
+    the original schedule that index t stands for: t itself, unless the schedule was made by `respace`.
+
+    Raises ValueError unless 0 < beta_t < 1 for t = 1..T and alpha_bar strictly decreases within (0, 1].
+    (E1-E5)
+    """
+
+    beta: np.ndarray  # (T + 1,), beta[0] = 0
+    timesteps: np.ndarray  # (T + 1,) integers, timesteps[0] = 0
+
+    def __post_init__(self):
+        check_beta(self.beta)
+        object.__setattr__(self, "beta", read_only(np.array(self.beta, dtype=np.float64)))
+        object.__setattr__(self, "timesteps", read_only(np.array(self.timesteps)))
+        if not (np.diff(self.alpha_bar) < 0).all() or self.alpha_bar[-1] < np.finfo(np.float64).tiny:
+            raise ValueError("alpha_bar must strictly decrease and stay above 0 in float64: some beta is too "
+                             f"small or the noise too much (T = {self.T}, alpha_bar_T = {self.alpha_bar[-1]:g})")
+
+    def __repr__(self):
+        return f"NoiseSchedule(T={self.T}, alpha_bar_T={self.alpha_bar[-1]:.4g})"
+
+    # ---- tables ----
+
+    @property
+    def T(self):
+        """The number of noisy steps."""
+        return len(self.beta) - 1
+
+    @table
+    def alpha(self):
+        """1 - beta_t."""
+        return 1 - self.beta
+
+    @table
+    def log_alpha(self):
+        """log alpha_t, exact for small beta_t."""
+        return np.log1p(-self.beta)
+
+    @table
+    def alpha_bar(self):
+        """prod_{s<=t} alpha_s: the share of the data's variance left in x_t."""
+        return np.cumprod(self.alpha)
+
+    @table
+    def one_minus_alpha_bar(self):
+        """1 - alpha_bar_t, the variance of the noise in x_t, without the cancellation of the subtraction."""
+        return -np.expm1(np.cumsum(self.log_alpha))
+
+    @table
+    def log_one_minus_alpha_bar(self):
+        """log(1 - alpha_bar_t), exact at both ends; -inf at 0."""
+        log, log1p = np.log(self.one_minus_alpha_bar), np.log1p(-self.alpha_bar)
+        return np.where(self.alpha_bar < 0.5, log1p, log)
+
+    @table
+    def beta_tilde(self):
+        """Variance of q(x_{t-1} | x_t, x_0), 0 at t = 1; entry 0 is unused and 0."""
+        before, after = self.one_minus_alpha_bar[:-1], self.one_minus_alpha_bar[1:]
+        return np.append(0.0, before / after * self.beta[1:])  # E7
+
+    @table
+    def snr(self):
+        """Signal-to-noise ratio alpha_bar_t / (1 - alpha_bar_t); inf at 0."""
+        return self.alpha_bar / self.one_minus_alpha_bar
+
+    @table
+    def log_snr(self):
+        """log of `snr`."""
+        return np.cumsum(self.log_alpha) - self.log_one_minus_alpha_bar
+
+    # ---- steps ----
+
+    def jump(self, s, t):
+        """alpha and beta of the one step that leads from s to t, for 0 <= s <= t <= T (integers or arrays).
+
+        x_t = sqrt(alpha) x_s + sqrt(beta) noise. beta is summed over the steps between: the difference of two
+        running sums would lose it to rounding where the steps are small. (E3)
+        """
+        alpha = self.alpha_bar[t] / self.alpha_bar[s]
+        pairs = np.broadcast(s, t)
+        log_alpha = np.reshape([self.log_alpha[a + 1 : b + 1].sum() for a, b in pairs], pairs.shape)
+        return alpha, -np.expm1(log_alpha)  # E3
+
+    def respace(self, timesteps):
+        """The schedule of the chain that visits only some of the steps; alpha_bar stays as it is there.
+
+        timesteps: how many steps to keep, evenly spaced and with T among them, or the increasing steps
+        themselves, each in 1..T. Raises ValueError for anything else. (E32)
+        """
+        if is_integer(timesteps):
+            if not 1 <= timesteps <= self.T:
+                raise ValueError(f"timesteps must keep between 1 and T = {self.T} steps, got {timesteps}")
+            kept = np.array([0] + [-(-i * self.T // int(timesteps)) for i in range(1, timesteps + 1)])
+        else:
+            kept = np.append(0, np.asarray(timesteps))
+            increasing = len(kept) > 1 and (np.diff(kept) > 0).all() and kept[-1] <= self.T
+            if kept.dtype.kind not in "iu" or not increasing:
+                raise ValueError(f"timesteps must be increasing integers in 1..{self.T}, got {timesteps}")
+        _, beta = self.jump(kept[:-1], kept[1:])  # E32
+        return NoiseSchedule(np.append(0.0, beta), self.timesteps[kept])
+
+    # ---- schedules ----
+
+    @classmethod
+    def from_beta(cls, beta):
+        """The schedule with these beta_1..beta_T; a table that starts with beta_0 = 0 is taken as well."""
+        beta = one_dimensional("beta", beta)
+        if beta[0] != 0:
+            beta = np.append(0.0, beta)
+        return cls(beta, np.arange(len(beta)))
+
+    @classmethod
+    def from_alpha_bar(cls, alpha_bar):
+        """The schedule with these alpha_bar_1..alpha_bar_T; a table that starts with alpha_bar_0 = 1 as well."""
+        alpha_bar = one_dimensional("alpha_bar", alpha_bar)
+        if alpha_bar[0] != 1:
+            alpha_bar = np.append(1.0, alpha_bar)
+        if not ((np.diff(alpha_bar) < 0).all() and alpha_bar[0] == 1 and alpha_bar[-1] > 0):
+            raise ValueError(f"alpha_bar must strictly decrease within (0, 1), got {alpha_bar[1:]}")
+        return cls.from_beta((alpha_bar[:-1] - alpha_bar[1:]) / alpha_bar[:-1])
+
+    @classmethod
+    def linear(cls, T, beta_start=None, beta_end=None):
+        """beta on a straight line; without ends, 1e-4..0.02 at 1000 steps, `stretched` to T. (Ho et al. 2020)"""
+        return cls.from_beta(ramp(T, beta_start, beta_end, lambda start, end, u: start + (end - start) * u))
+
+    @classmethod
+    def quadratic(cls, T, beta_start=None, beta_end=None):
+        """sqrt(beta) on a straight line (Song et al. 2020, DDIM); ends as in `linear`."""
+
+        def curve(start, end, u):
+            return (start**0.5 + (end**0.5 - start**0.5) * u) ** 2
+
+        return cls.from_beta(ramp(T, beta_start, beta_end, curve))
+
+    @classmethod
+    def sigmoid(cls, T, beta_start=None, beta_end=None):
+        """beta along a logistic curve from -6 to 6 (Xu et al. 2022, GeoDiff); ends as in `linear`."""
+
+        def curve(start, end, u):
+            return start + (end - start) / (1 + np.exp(6 - 12 * u))
+
+        return cls.from_beta(ramp(T, beta_start, beta_end, curve))
+
+    @classmethod
+    def constant(cls, T, beta=None):
+        """The same beta at every step; without it, the mean of `linear` at 1000 steps, `stretched` to T."""
+        return cls.from_beta(ramp(T, beta, beta, lambda start, end, u: 0 * u + (start + end) / 2))
+
+    @classmethod
+    def cosine(cls, T, s=0.008, max_beta=0.999):
+        """alpha_bar_t ~ cos^2((t/T + s)/(1 + s) pi/2), beta at most max_beta. (Nichol & Dhariwal 2021)"""
+        angle = (np.arange(check_T(T) + 1) / T + s) / (1 + s) * np.pi / 2
+        before, after = angle[:-1], angle[1:]
+        step = np.pi / 2 / (T * (1 + s))
+        beta = np.sin(step) * np.sin(before + after) / np.cos(before) ** 2  # 1 - cos^2(after)/cos^2(before)
+        return cls.from_beta(np.minimum(beta, max_beta))
+
+
+# ---- building blocks of the schedules ----
+
+
+def ramp(T, beta_start, beta_end, curve):
+    """beta_1..beta_T along `curve(start, end, u)`, u from 0 to 1; a single step takes the middle, u = 1/2."""
+    if (beta_start is None) != (beta_end is None):
+        raise ValueError("give both beta_start and beta_end, or neither")
+    u = np.linspace(0, 1, check_T(T)) if T > 1 else np.array([0.5])
+    if beta_start is None:
+        return stretched(curve(REFERENCE_START, REFERENCE_END, u))
+    return curve(beta_start, beta_end, u)
+
+
+def stretched(beta):
+    """Betas meant for a chain of 1000 steps, for one of T: each step does the work of 1000/T.
+
+    To first order this multiplies beta by 1000/T; it cannot reach 1, and x_T stays as noisy at every T.
+    """
+    return -np.expm1(REFERENCE_T / len(beta) * np.log1p(-beta))
+
+
+def check_T(T):
+    """T as given, if it is an integer of at least 1."""
+    if not is_integer(T) or T < 1:
+        raise ValueError(f"T must be an integer of at least 1, got {T!r}")
+    return T
+
+
+def one_dimensional(name, values):
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or len(values) == 0:
+        raise ValueError(f"{name} must be one-dimensional and not empty, got shape {values.shape}")
+    return values
+
+
+def check_beta(beta):
+    """Raise ValueError unless beta is a table of a schedule: beta_0 = 0 and the others within (0, 1)."""
+    beta = one_dimensional("beta", beta)
+    outside = ~((0 < beta[1:]) & (beta[1:] < 1))
+    if len(beta) < 2 or beta[0] != 0:
+        raise ValueError(f"beta must hold beta_0 = 0 and at least one step, got {beta}")
+    if outside.any():
+        t = 1 + int(np.argmax(outside))
+        raise ValueError(f"beta must lie within (0, 1), got beta_{t} = {beta[t]:g}")
+
+
+SCHEDULES = {
+    "linear": NoiseSchedule.linear,
+    "cosine": NoiseSchedule.cosine,
+    "quadratic": NoiseSchedule.quadratic,
+    "sigmoid": NoiseSchedule.sigmoid,
+    "constant": NoiseSchedule.constant,
+}
+
+
+def named_schedule(name, T):
+    """The schedule of that name with T steps; ValueError lists the names there are."""
+    if name not in SCHEDULES:
+        raise ValueError(f"unknown schedule {name!r}; there are: {', '.join(SCHEDULES)}")
+    return SCHEDULES[name](T)
