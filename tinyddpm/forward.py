@@ -65,7 +65,7 @@ def q_posterior(schedule, x0, xt, t, s=None):
 
 
 def posterior_coefficients(schedule, s, t):
-    """Of q(x_s | x_t, x_0): the factors of x_0 and of x_t in the mean, and the variance; float64. (E7, E10)"""
+    """Of q(x_s | x_t, x_0): the factors of x_0 and x_t in the mean, and the variance. float64. (E7, E10)"""
     alpha, beta = schedule.jump(s, t)
     noise_s, noise_t = schedule.one_minus_alpha_bar[s], schedule.one_minus_alpha_bar[t]
     from_x0 = schedule.alpha_bar[s] ** 0.5 * beta / noise_t

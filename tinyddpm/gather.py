@@ -16,7 +16,7 @@ def gather(table, t, x, first=0):
 
 
 def spread(values, x):
-    """Values, one for all of x or one per sample, in x's dtype and on its device, shaped to broadcast over x."""
+    """Values, one for all of x or one a sample, in x's dtype, on its device, shaped to broadcast over x."""
     values = np.asarray(values).astype(float_dtype("x", x))
     if values.ndim == 0:
         return values[()]  # a NumPy scalar keeps a CuPy array where it is

@@ -39,7 +39,7 @@ def p_mean_variance_eps(schedule, eps_hat, xt, t, variance="beta_tilde"):
 
 
 def reverse_variance(schedule, variance, xt, t):
-    """sigma_t^2 shaped for xt: "beta" is beta_t; "beta_tilde" is beta_tilde_t, at t = 1 beta_tilde_2. (E9, E19)
+    """sigma_t^2 for xt: "beta" is beta_t; "beta_tilde" is beta_tilde_t, at t = 1 beta_tilde_2. (E9, E19)
 
     beta_tilde_1 is 0, which no likelihood can do with, so L_0 takes the next one (beta_1 if T = 1, where
     there is none). Samplers never see it: they add no noise at t = 1. What is not a name is taken for the
@@ -182,7 +182,7 @@ def step_of(sampler, eta, variance, clip):
             raise ValueError("'ancestral_eps' has no x_0 to clip: pass clip=False, or take 'ancestral'")
         return partial(algorithm_2_step, variance=variance)
     if variance != "beta_tilde":
-        raise ValueError(f"variance is an option of ancestral samplers only, got {variance!r} for {sampler!r}")
+        raise ValueError(f"variance is an option of ancestral samplers, got {variance!r} for {sampler!r}")
     return partial(ddim_step, eta=eta) if sampler == "ddim" else second_order_step()
 
 
@@ -191,7 +191,7 @@ def algorithm_2_step(schedule, x0_hat, xt, t, variance):
 
 
 def ddim_encode(denoise, schedule, x0):
-    """x_T that DDIM with eta = 0 decodes into x0, up to discretisation error. (Song et al. 2020 sec. 4.3; E30)
+    """x_T that DDIM with eta = 0 decodes into x0, up to discretisation error. (Song et al. 2020; E30)
 
     The noise in x_{t-1} stands for that in x_t; at t = 1, where x_0 has none, the model is asked as if at t =
     1.

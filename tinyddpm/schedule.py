@@ -49,8 +49,10 @@ class NoiseSchedule:
         object.__setattr__(self, "beta", read_only(np.array(self.beta, dtype=np.float64)))
         object.__setattr__(self, "timesteps", read_only(np.array(self.timesteps)))
         if not (np.diff(self.alpha_bar) < 0).all() or self.alpha_bar[-1] < np.finfo(np.float64).tiny:
-            raise ValueError("alpha_bar must strictly decrease and stay above 0 in float64: some beta is too "
-                             f"small or the noise too much (T = {self.T}, alpha_bar_T = {self.alpha_bar[-1]:g})")
+            raise ValueError(
+                "alpha_bar must strictly decrease and stay above 0 in float64: some beta is too small, "
+                f"or the noise too much (T = {self.T}, alpha_bar_T = {self.alpha_bar[-1]:g})"
+            )
 
     def __repr__(self):
         return f"NoiseSchedule(T={self.T}, alpha_bar_T={self.alpha_bar[-1]:.4g})"
@@ -139,7 +141,7 @@ class NoiseSchedule:
 
     @classmethod
     def from_beta(cls, beta):
-        """The schedule with these beta_1..beta_T; a table that starts with beta_0 = 0 is taken as well."""
+        """The schedule with these beta_1..beta_T; or a table that starts with beta_0 = 0."""
         beta = one_dimensional("beta", beta)
         if beta[0] != 0:
             beta = np.append(0.0, beta)
@@ -147,7 +149,7 @@ class NoiseSchedule:
 
     @classmethod
     def from_alpha_bar(cls, alpha_bar):
-        """The schedule with these alpha_bar_1..alpha_bar_T; a table that starts with alpha_bar_0 = 1 as well."""
+        """The schedule with these alpha_bar_1..alpha_bar_T; or a table that starts with alpha_bar_0 = 1."""
         alpha_bar = one_dimensional("alpha_bar", alpha_bar)
         if alpha_bar[0] != 1:
             alpha_bar = np.append(1.0, alpha_bar)
@@ -157,7 +159,7 @@ class NoiseSchedule:
 
     @classmethod
     def linear(cls, T, beta_start=None, beta_end=None):
-        """beta on a straight line; without ends, 1e-4..0.02 at 1000 steps, `stretched` to T. (Ho et al. 2020)"""
+        """beta on a line; without ends, 1e-4..0.02 at 1000 steps, `stretched` to T. (Ho et al. 2020)"""
         return cls.from_beta(ramp(T, beta_start, beta_end, lambda start, end, u: start + (end - start) * u))
 
     @classmethod
@@ -181,7 +183,7 @@ class NoiseSchedule:
     @classmethod
     def constant(cls, T, beta=None):
         """The same beta at every step; without it, the mean of `linear` at 1000 steps, `stretched` to T."""
-        return cls.from_beta(ramp(T, beta, beta, lambda start, end, u: 0 * u + (start + end) / 2))
+        return cls.from_beta(ramp(T, beta, beta, lambda start, end, u: np.full_like(u, (start + end) / 2)))
 
     @classmethod
     def cosine(cls, T, s=0.008, max_beta=0.999):
@@ -200,7 +202,7 @@ def ramp(T, beta_start, beta_end, curve):
     """beta_1..beta_T along `curve(start, end, u)`, u from 0 to 1; a single step takes the middle, u = 1/2."""
     if (beta_start is None) != (beta_end is None):
         raise ValueError("give both beta_start and beta_end, or neither")
-    u = np.linspace(0, 1, check_T(T)) if T > 1 else np.array([0.5])
+    u = np.array([0.5]) if check_T(T) == 1 else np.linspace(0, 1, T)
     if beta_start is None:
         return stretched(curve(REFERENCE_START, REFERENCE_END, u))
     return curve(beta_start, beta_end, u)
