@@ -104,9 +104,9 @@ def _sum_windows(columns, shape, stride, padding, xp):
 # ==== by Winograd's minimal filtering, F(4x4, 3x3) (Lavin & Gray 2015) ====
 #
 # In one dimension, 4 outputs of a 3-tap filter w over 6 inputs d are  A^T [(G w) * (B^T d)]:  6 products, not 12.
-# In two dimensions the same holds with Kronecker products, 36 products for 16 outputs of 9 taps, not 144. All three
-# transforms are linear, so over all tiles and channels each is one matrix product, and so is each of the 36 products
-# (over channels). The vjp is the chain of their transposes, in reverse.
+# In two dimensions it holds along both axes: 36 products for 16 outputs of 9 taps, not 144. All three transforms are
+# linear, so over all tiles and channels each is two small matrix products, and each of the 36 products is one over
+# channels. The vjp is the chain of their transposes, in reverse.
 
 _A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 _B = np.array(
@@ -118,51 +118,55 @@ _G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 
 
 @functools.lru_cache(maxsize=16)
 def _winograd_matrices(dtype, xp):
-    """The two-dimensional output (16, 36), input (36, 36) and filter (36, 9) transforms."""
-    return tuple(xp.asarray(np.kron(m, m).astype(dtype)) for m in (_A, _B, _G))
+    """A^T (4, 6), B^T (6, 6) and G (6, 3) in `dtype` on the device of `xp`."""
+    return tuple(xp.asarray(m.astype(dtype)) for m in (_A, _B, _G))
+
+
+def _both_axes(matrix, planes):
+    """matrix @ P @ matrix.T for every P along the first two axes of planes (K, K, ...), as (M, M, ...)."""
+    m, k = matrix.shape
+    rest = planes.shape[2:]
+    rows = matrix @ planes.reshape(k, -1)
+    return (matrix @ rows.reshape(m, k, -1)).reshape(m, m, *rest)
 
 
 def conv2d_winograd(x, weight, bias):
-    """`conv2d` for 3x3 filters, stride 1 and padding 1, by Winograd's minimal filtering. Keeps x and the filters."""
+    """`conv2d` for 3x3 filters, stride 1 and padding 1, by Winograd's minimal filtering. Keeps the transformed input."""
     n, h, w, c = x.shape
     o = weight.shape[3]
-    a, xp = x.data, x.xp
+    xp = x.xp
     output_map, input_map, filter_map = _winograd_matrices(x.dtype, xp)
-    filters = (filter_map @ weight.data.reshape(9, -1)).reshape(36, c, o)
     ty, tx = -(-h // 4), -(-w // 4)  # tiles of 4 x 4 outputs; those that hang over the edge are cut off below
+    filters = _both_axes(filter_map, weight.data).reshape(36, c, o)
+    inputs = _both_axes(input_map, _tiles(x.data, ty, tx, xp)).reshape(36, -1, c)
 
-    def input_tiles():
-        return (input_map @ _tiles(a, ty, tx, xp)).reshape(36, -1, c)
-
-    y = output_map @ (input_tiles() @ filters).reshape(36, -1)
-    y = y.reshape(4, 4, n, ty, tx, o).transpose(2, 3, 0, 4, 1, 5)
+    y = _both_axes(output_map, (inputs @ filters).reshape(6, 6, n, ty, tx, o))
     image = xp.empty((n, ty, 4, tx, 4, o), x.dtype)
-    xp.add(y, bias.data.reshape(-1, 1, 1, 1, 1, o), out=image)
+    xp.add(y.transpose(2, 3, 0, 4, 1, 5), bias.data.reshape(-1, 1, 1, 1, 1, o), out=image)
     image = image.reshape(n, 4 * ty, 4 * tx, o)[:, :h, :w]
 
     def vjp(g):
         g_tiles = _pad_right(g, 4 * ty, 4 * tx, xp).reshape(n, ty, 4, tx, 4, o).transpose(2, 4, 0, 1, 3, 5)
-        g_products = (output_map.T @ g_tiles.reshape(16, -1)).reshape(36, -1, o)
+        g_products = _both_axes(output_map.T, g_tiles).reshape(36, -1, o)
         gx = gw = None
         if weight.requires_grad:
-            g_filters = input_tiles().transpose(0, 2, 1) @ g_products
-            gw = (filter_map.T @ g_filters.reshape(36, -1)).reshape(weight.shape)
+            g_filters = inputs.transpose(0, 2, 1) @ g_products
+            gw = _both_axes(filter_map.T, g_filters.reshape(6, 6, c, o))
         if x.requires_grad:
-            g_input = input_map.T @ (g_products @ filters.transpose(0, 2, 1)).reshape(36, -1)
-            gx = _sum_tiles(g_input.reshape(6, 6, n, ty, tx, c), h, w, xp)
+            g_inputs = (g_products @ filters.transpose(0, 2, 1)).reshape(6, 6, n, ty, tx, c)
+            gx = _sum_tiles(_both_axes(input_map.T, g_inputs), h, w, xp)
         return gx, gw, _bias_gradient(g, bias, xp)
 
     return node(xp.ascontiguousarray(image), (x, weight, bias), vjp)
 
 
 def _tiles(a, ty, tx, xp):
-    """The 6 x 6 input tiles of a (N, H, W, C) that overlap by two, as (36, N TY TX C)."""
+    """The 6 x 6 input tiles of a (N, H, W, C), which overlap by two, as a view: (6, 6, N, TY, TX, C)."""
     n, h, w, c = a.shape
     padded = xp.zeros((n, 4 * ty + 2, 4 * tx + 2, c), a.dtype)
     padded[:, 1 : h + 1, 1 : w + 1] = a
     sn, sh, sw, sc = padded.strides
-    view = xp.lib.stride_tricks.as_strided(padded, (6, 6, n, ty, tx, c), (sh, sw, sn, 4 * sh, 4 * sw, sc))
-    return view.reshape(36, -1)
+    return xp.lib.stride_tricks.as_strided(padded, (6, 6, n, ty, tx, c), (sh, sw, sn, 4 * sh, 4 * sw, sc))
 
 
 def _sum_tiles(tiles, h, w, xp):

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from nn.backend import keep_freed_memory
 from nn.tape import gradients, no_grad
 
 __all__ = ["Parallel", "available_cores"]
@@ -43,6 +44,7 @@ class Parallel:
         if self.threads < 1 or shard < 1:
             raise ValueError(f"threads and shard must be at least 1, got {self.threads} and {shard}")
         self._blas = ThreadpoolController()
+        keep_freed_memory()
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
 
     def shards(self, size):
@@ -52,7 +54,8 @@ class Parallel:
     def run(self, function, shards):
         """function(shard) for every shard, yielding results in the order of the shards."""
         if self._pool is None or len(shards) == 1:
-            yield from map(function, shards)  # alone on the machine, BLAS may use every core itself
+            with self._blas.limit(limits=self.threads, user_api="blas"):
+                yield from map(function, shards)
             return
         with self._blas.limit(limits=1, user_api="blas"):
             waiting = deque()
