@@ -10,6 +10,7 @@ from .gaussian import Gaussian
 
 __all__ = [
     "q_step", "q_transition", "q_sample", "q_marginal", "q_jump", "q_posterior", "posterior_coefficients",
+    "q_bridge",
 ]  # fmt: skip
 
 
@@ -71,3 +72,15 @@ def posterior_coefficients(schedule, s, t):
     from_x0 = schedule.alpha_bar[s] ** 0.5 * beta / noise_t
     from_xt = alpha**0.5 * noise_s / noise_t
     return from_x0, from_xt, noise_s / noise_t * beta  # E7, E10
+
+
+def q_bridge(schedule, x_prev, x_next, t):
+    """q(x_t | x_{t-1}, x_{t+1}) for t in 1..T-1, of precision 1/beta_t + alpha_{t+1}/beta_{t+1}. (E15)"""
+    check_like("x_next", x_next, "x_prev", x_prev)
+    t = check_t(t, schedule.T - 1, x_prev, first=1)
+    _, both = schedule.jump(t - 1, t + 1)  # = beta_{t+1} + alpha_{t+1} beta_t
+    from_prev = schedule.alpha[t] ** 0.5 * schedule.beta[t + 1] / both
+    from_next = schedule.alpha[t + 1] ** 0.5 * schedule.beta[t] / both
+    variance = schedule.beta[t] * schedule.beta[t + 1] / both
+    mean = spread(from_prev, x_prev) * x_prev + spread(from_next, x_next) * x_next
+    return Gaussian(mean, spread(variance, x_prev))  # E15

@@ -14,8 +14,8 @@ from .gaussian import Gaussian, exp
 from .prediction import eps_from_x0, mean_from_eps
 
 __all__ = [
-    "p_mean_variance", "p_mean_variance_eps", "reverse_variance", "learned_variance", "ddim_step",
-    "second_order_step", "predict_x0", "reverse_process", "SAMPLERS", "sample", "ddim_encode",
+    "p_mean_variance", "p_mean_variance_eps", "reverse_variance", "variance_table", "learned_variance",
+    "ddim_step", "second_order_step", "predict_x0", "reverse_process", "SAMPLERS", "sample", "ddim_encode",
 ]  # fmt: skip
 
 
@@ -25,7 +25,7 @@ __all__ = [
 def p_mean_variance(schedule, x0_hat, xt, t, variance="beta_tilde"):
     """p(x_{t-1} | x_t) as q(x_{t-1} | x_t, x_0 = x0_hat), with the variance asked for. (E29)
 
-    variance: "beta", "beta_tilde" (see `reverse_variance`), or an array of variances that broadcasts over xt.
+    variance: "beta" or "beta_tilde" (see `variance_table`), or an array of variances that broadcasts over xt.
     """
     mean = q_posterior(schedule, x0_hat, xt, t).mean
     return Gaussian(mean, reverse_variance(schedule, variance, xt, t))  # E29
@@ -39,25 +39,25 @@ def p_mean_variance_eps(schedule, eps_hat, xt, t, variance="beta_tilde"):
 
 
 def reverse_variance(schedule, variance, xt, t):
-    """sigma_t^2 for xt: "beta" is beta_t; "beta_tilde" is beta_tilde_t, at t = 1 beta_tilde_2. (E9, E19)
-
-    beta_tilde_1 is 0, which no likelihood can do with, so L_0 takes the next one (beta_1 if T = 1, where
-    there is none). Samplers never see it: they add no noise at t = 1. What is not a name is taken for the
-    variance itself.
-    """
+    """sigma_t^2 in xt's dtype and shaped for it. A name as in `variance_table`; what is none is returned."""
     if not isinstance(variance, str):
         return variance
-    tables = {"beta": schedule.beta, "beta_tilde": positive_beta_tilde(schedule)}
-    if variance not in tables:
-        raise ValueError(f"unknown variance {variance!r}; there are: {', '.join(tables)}, or an array")
-    return gather(tables[variance], t, xt, first=1)
+    return gather(variance_table(schedule, variance), t, xt, first=1)
 
 
-def positive_beta_tilde(schedule):
-    """The table of beta_tilde with another value for its zero at t = 1, see `reverse_variance`."""
-    beta_tilde = schedule.beta_tilde.copy()
-    beta_tilde[1] = beta_tilde[2] if schedule.T > 1 else schedule.beta[1]
-    return beta_tilde
+def variance_table(schedule, variance):
+    """The table of sigma_t^2: "beta" is beta_t; "beta_tilde" is beta_tilde_t, but beta_tilde_2 at t = 1. (E9)
+
+    beta_tilde_1 is 0, which no likelihood can do with, so L_0 takes the next one (beta_1 if T = 1, where
+    there is none). Samplers never see it: they add no noise at t = 1. Raises ValueError for another name.
+    """
+    if variance == "beta":
+        return schedule.beta
+    if variance == "beta_tilde":
+        table = schedule.beta_tilde.copy()
+        table[1] = table[2] if schedule.T > 1 else schedule.beta[1]
+        return table
+    raise ValueError(f"unknown variance {variance!r}; there are: beta, beta_tilde")
 
 
 def learned_variance(schedule, fraction, xt, t):
@@ -66,7 +66,7 @@ def learned_variance(schedule, fraction, xt, t):
     fraction: like xt, a network's output brought to [0, 1]. Pass the result on as `variance`.
     """
     t = check_t(t, schedule.T, xt, first=1)
-    high, low = np.log(schedule.beta[t]), np.log(positive_beta_tilde(schedule)[t])
+    high, low = np.log(schedule.beta[t]), np.log(variance_table(schedule, "beta_tilde")[t])
     return exp(spread(low, xt) + spread(high - low, xt) * fraction)
 
 
@@ -156,7 +156,7 @@ def sample(denoise, schedule, x_T, noise, sampler="ancestral", eta=0.0, variance
     wraps the loop as `tqdm` does, called with total=T. keep: steps t in 1..T whose (x_t, x0_hat) to keep;
     then returns x_0 and a dict of them by t. To visit fewer steps pass `schedule.respace(S)`.
     """
-    clip = {True: (-1.0, 1.0), False: None}.get(clip, clip)
+    clip = (-1.0, 1.0) if clip is True else clip or None
     kept, wanted = {}, set() if keep is None else set(keep)
     if not wanted <= set(range(1, schedule.T + 1)):
         raise ValueError(f"keep must hold steps in 1..{schedule.T}, got {sorted(wanted)}")
@@ -193,8 +193,8 @@ def algorithm_2_step(schedule, x0_hat, xt, t, variance):
 def ddim_encode(denoise, schedule, x0):
     """x_T that DDIM with eta = 0 decodes into x0, up to discretisation error. (Song et al. 2020; E30)
 
-    The noise in x_{t-1} stands for that in x_t; at t = 1, where x_0 has none, the model is asked as if at t =
-    1.
+    The noise in x_{t-1} stands for the noise in x_t. x_0 has none: there the model is asked as if it were
+    x_1.
     """
     x = x0
     for t in range(1, schedule.T + 1):

@@ -241,13 +241,8 @@ def check_beta(beta):
         raise ValueError(f"beta must lie within (0, 1), got beta_{t} = {beta[t]:g}")
 
 
-SCHEDULES = {
-    "linear": NoiseSchedule.linear,
-    "cosine": NoiseSchedule.cosine,
-    "quadratic": NoiseSchedule.quadratic,
-    "sigmoid": NoiseSchedule.sigmoid,
-    "constant": NoiseSchedule.constant,
-}
+NAMES = "linear", "cosine", "quadratic", "sigmoid", "constant"
+SCHEDULES = {name: getattr(NoiseSchedule, name) for name in NAMES}
 
 
 def named_schedule(name, T):
