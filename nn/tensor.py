@@ -121,7 +121,7 @@ class Tensor:
         """self ** exponent, for a Python number as exponent."""
         if not isinstance(exponent, (int, float)):
             raise TypeError(f"the exponent must be a Python number, got {type(exponent).__name__}; use exp and log")
-        x = self.data
+        x, exponent = self.data, float(exponent)  # a np.float64 is a float too, but would make float32 data float64
         return node(x**exponent, (self,), lambda g: (g * (exponent * x ** (exponent - 1)),))
 
     def __neg__(self):
@@ -138,6 +138,9 @@ class Tensor:
 
     def __rtruediv__(self, other):
         return self.operand(other) / self
+
+    def __rmatmul__(self, other):
+        return self.operand(other) @ self
 
     def __matmul__(self, other):
         """Matrix product over the last two axes, leading axes broadcast. ValueError unless (..., i, j) @ (..., j, k)."""
@@ -190,7 +193,7 @@ class Tensor:
         """Axes in another order (reversed if none is given), as numpy.transpose."""
         order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
         order = tuple(order) or tuple(reversed(range(self.ndim)))
-        inverse = tuple(int(i) for i in np.argsort(order))
+        inverse = tuple(int(i) for i in np.argsort([a % self.ndim for a in order]))
         return node(self.data.transpose(order), (self,), lambda g: (g.transpose(inverse),))
 
     def __getitem__(self, index):
