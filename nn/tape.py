@@ -29,9 +29,13 @@ def no_grad():
 def gradients(output, inputs, output_gradient=None):
     """Gradients of `output` with respect to each Tensor of `inputs`, as a list of arrays (zeros where unconnected).
 
-    output_gradient: the cotangent, an array of output's shape; may be left out for a scalar output. The graph is
-    released on the way: a second walk raises RuntimeError. Touches no `.grad`, so several threads may share leaves.
+    inputs: leaves with requires_grad (ValueError otherwise). output_gradient: the cotangent, an array of output's
+    shape and dtype; may be left out for a scalar output. The graph is released on the way: a second walk raises
+    RuntimeError. Touches no `.grad`, so several threads may share leaves. What is returned may share memory.
     """
+    for index, x in enumerate(inputs):
+        if x.vjp is not None or not x.requires_grad:
+            raise ValueError(f"input {index} is not a leaf with requires_grad=True: only those get gradients")
     found = walk(output, output_gradient)
     return [found[id(x)][1] if id(x) in found else x.xp.zeros_like(x.data) for x in inputs]
 
@@ -57,7 +61,7 @@ def walk(output, output_gradient):
         for parent, contribution in zip(current.parents, parent_gradients, strict=True):
             if contribution is None or not parent.requires_grad:
                 continue
-            contribution = unbroadcast(contribution, parent.shape)
+            contribution = unbroadcast(contribution, parent.shape, current.vjp)
             key = id(parent)
             if key not in pending:
                 pending[key] = contribution  # may be shared with another parent: not ours to write into
@@ -73,13 +77,11 @@ def walk(output, output_gradient):
 def _initial_gradient(output, gradient):
     if gradient is None:
         if output.data.size != 1:
-            raise ValueError(f"a gradient must be given for an output that is not a scalar; its shape is {output.shape}")
+            raise ValueError(f"an output that is not a scalar needs a gradient; its shape is {output.shape}")
         return output.xp.ones_like(output.data)
-    if gradient.shape != output.shape or gradient.dtype != output.dtype:
-        raise ValueError(
-            f"the output's gradient has shape {gradient.shape} and dtype {gradient.dtype}, "
-            f"the output {output.shape} and {output.dtype}"
-        )
+    if getattr(gradient, "shape", None) != output.shape or gradient.dtype != output.dtype:
+        given = f"shape {gradient.shape} and dtype {gradient.dtype}" if hasattr(gradient, "shape") else repr(gradient)
+        raise ValueError(f"the output's gradient must be an array {output.shape} of {output.dtype}, got {given}")
     return gradient
 
 
@@ -106,12 +108,14 @@ def op_name(vjp):
     return vjp.__qualname__.split(".<locals>")[0].split(".")[-1].strip("_")
 
 
-def unbroadcast(gradient, shape):
-    """Sum `gradient` back to `shape`, the shape it had before broadcasting."""
+def unbroadcast(gradient, shape, vjp):
+    """Sum `gradient`, which `vjp` gave, back to `shape`, what it was before broadcasting. ValueError if it cannot be."""
     if gradient.shape == shape:
         return gradient
-    gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
-    stretched = tuple(i for i, n in enumerate(shape) if n == 1 and gradient.shape[i] != 1)
-    return gradient.sum(axis=stretched, keepdims=True) if stretched else gradient
+    added = gradient.ndim - len(shape)
+    stretched = tuple(i for i, n in enumerate(gradient.shape) if i < added or shape[i - added] != n)
+    if added < 0 or any(shape[i - added] != 1 for i in stretched if i >= added):
+        raise ValueError(f"{op_name(vjp)}: the vjp gave shape {gradient.shape} for the gradient of an input {shape}")
+    return gradient.sum(axis=stretched, keepdims=True).reshape(shape)
 
 

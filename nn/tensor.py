@@ -20,8 +20,10 @@ def node(data, parents, vjp):
 
     data: the op's result, an array. parents: the Tensors it was computed from. vjp: a function from the gradient of
     the result to a tuple with one gradient (or None) per parent, in order; a gradient may have the parent's shape
-    or the broadcast shape, which the engine sums back.
+    or the broadcast shape, which the engine sums back. TypeError where the parents' dtypes differ.
     """
+    if any(parent.data.dtype != parents[0].data.dtype for parent in parents[1:]):
+        raise TypeError(f"{op_name(vjp)}: dtypes differ: {', '.join(str(p.dtype) for p in parents)}")
     for hook in op_hooks:
         hook("forward", op_name(vjp), data)
     if grad_enabled():
@@ -78,7 +80,7 @@ class Tensor:
     def backward(self, gradient=None):
         """Add d self / d leaf to `.grad` of every leaf this Tensor depends on. See `gradients`."""
         for leaf, found in walk(self, gradient).values():
-            leaf.grad = found if leaf.grad is None else leaf.grad + found
+            leaf.grad = found.copy() if leaf.grad is None else leaf.grad + found  # leaves may share `found`
 
     def operand(self, other):
         """`other` as a Tensor that can meet this one in an op; TypeError for another dtype or another device."""
