@@ -74,6 +74,7 @@ def clip(x, low, high):
     """x limited to [low, high] (Python numbers), elementwise; the gradient passes where nothing was limited."""
     if not low <= high:
         raise ValueError(f"clip needs low <= high, got {low} and {high}")
+    low, high = float(low), float(high)  # a np.float64 would make float32 data float64
     inside = (x.data >= low) & (x.data <= high)
     return node(x.xp.clip(x.data, low, high), (x,), lambda g: (g * inside,))
 
@@ -83,6 +84,8 @@ def where(condition, x, y):
     if getattr(condition, "dtype", None) != bool:
         raise TypeError(f"where needs a boolean array, got {getattr(condition, 'dtype', type(condition).__name__)}")
     if not isinstance(x, Tensor):
+        if not isinstance(y, Tensor):
+            raise TypeError(f"where needs a Tensor to choose from, got {type(x).__name__} and {type(y).__name__}")
         x = y.operand(x)
     y = x.operand(y)
     xp = x.xp
@@ -96,6 +99,8 @@ def where(condition, x, y):
 
 def concatenate(tensors, axis=-1):
     """Tensors joined along `axis`; ValueError where their other axes differ."""
+    if not (tensors and isinstance(tensors[0], Tensor)):
+        raise TypeError("concatenate needs a list of Tensors, with at least one in it")
     first = tensors[0]
     tensors = (first, *(first.operand(t) for t in tensors[1:]))
     ends = np.cumsum([t.shape[axis] for t in tensors])[:-1].tolist()
@@ -138,12 +143,16 @@ def log_softmax(x, axis=-1):
 
 
 def embedding(table, index):
-    """Rows of `table` (K, D) at the integers `index` (any shape): shape index.shape + (D,). IndexError out of range."""
-    if index.dtype.kind not in "iu":
-        raise TypeError(f"embedding needs integer indices, got {index.dtype}")
-    if index.size and not (0 <= index.min() and index.max() < table.shape[0]):
-        raise IndexError(f"index {index.min()}..{index.max()} out of range for a table of {table.shape[0]} rows")
+    """Rows of `table` (K, D) at the integers `index` (any shape): index.shape + (D,). IndexError out of range."""
+    _check_integers("embedding's index", index, table.shape[0])
     return table[index]
+
+
+def _check_integers(name, index, count):
+    if getattr(index, "dtype", None) is None or index.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be an array of integers, got {getattr(index, 'dtype', type(index).__name__)}")
+    if index.size and not (0 <= index.min() and index.max() < count):
+        raise IndexError(f"{name} must be in 0..{count - 1}, got {index.min()}..{index.max()}")
 
 
 def dropout(x, rate):
@@ -185,10 +194,12 @@ def mse(prediction, target):
 
 
 def cross_entropy(logits, labels):
-    """Mean of -log softmax(logits)[label] over the batch, a scalar. logits: (N, K); labels: (N,) integers in 0..K-1."""
+    """Mean of -log softmax(logits)[label] over the batch, a scalar.
+
+    logits: (N, K). labels: (N,) integers; IndexError unless in 0..K-1.
+    """
+    _check_integers("cross_entropy's labels", labels, logits.shape[-1])
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"cross_entropy needs logits (N, K) and labels (N,), got {logits.shape} and {labels.shape}")
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"cross_entropy needs integer labels, got {labels.dtype}")
     rows = np.arange(len(labels))
     return -log_softmax(logits)[rows, labels].mean()
