@@ -1,6 +1,6 @@
 """The variational bound of a model `denoise(xt, t) -> x0_hat`, term by term, per sample. (E14, E19-E21)
 
--log p(x_0) <= L_T + sum_{t=2..T} L_{t-1} + L_0, in nats. Each term but L_T is an estimate from one draw of x_t.
+-log p(x_0) <= L_T + sum_{t=2..T} L_{t-1} + L_0, in nats. Each term but L_T is estimated from one draw of x_t.
 Read bound_forms.py next, where the same bound is written in three other ways.
 """
 
@@ -85,7 +85,7 @@ def step_kl(schedule, x0, x0_hat, t, variance="beta_tilde"):
     t = check_t(t, schedule.T, x0, first=2)
     from_x0, _, beta_tilde = posterior_coefficients(schedule, t - 1, t)
     q = Gaussian(spread(from_x0, x0) * (x0 - x0_hat), spread(beta_tilde, x0))
-    return q.kl(Gaussian(0.0, reverse_variance(schedule, variance, x0, t)))  # E19
+    return q.kl(Gaussian(0.0 * x0, reverse_variance(schedule, variance, x0, t)))  # E19
 
 
 def reconstruction_term(
