@@ -4,6 +4,7 @@ Read tensor.py first (the Tensor and its operators), then tape.py (the walk back
 function per op), layers.py, optim.py and parallel.py.
 """
 
+from nn import random
 from nn.backend import array_module, choose_device, to_device, to_numpy
 from nn.conv import average_pool, conv2d, upsample_nearest
 from nn.gradcheck import gradcheck
@@ -40,7 +41,7 @@ from nn.ops import (
     tanh,
     where,
 )
-from nn.optim import EMA, SGD, Adam, AdamW, clip_by_global_norm, constant, cosine, warmup
+from nn.optim import EMA, SGD, Adam, AdamW, clip_by_global_norm, constant, cosine, linear, warmup
 from nn.parallel import Parallel, available_cores
 from nn.random import random_state
 from nn.tape import gradients, no_grad
@@ -52,6 +53,6 @@ __all__ = [
     "softmax", "log_softmax", "embedding", "dropout", "attention", "mse", "cross_entropy",
     "group_norm", "group_norm_silu", "layer_norm", "conv2d", "upsample_nearest", "average_pool",
     "Module", "Linear", "Conv2d", "GroupNorm", "LayerNorm", "Embedding", "Dropout", "Attention", "Sequential",
-    "SGD", "Adam", "AdamW", "EMA", "clip_by_global_norm", "constant", "warmup", "cosine",
-    "Parallel", "available_cores", "random_state", "array_module", "choose_device", "to_device", "to_numpy",
+    "SGD", "Adam", "AdamW", "EMA", "clip_by_global_norm", "constant", "warmup", "linear", "cosine",
+    "Parallel", "available_cores", "random", "random_state", "array_module", "choose_device", "to_device", "to_numpy",
 ]  # fmt: skip

@@ -7,6 +7,8 @@ Notation: N images, H x W pixels, C channels in, O channels out, KH x KW the fil
 `conv2d_loops` is the definition, which tests hold both against. Next: layers.py.
 """
 
+import contextlib
+import contextvars
 import functools
 
 import numpy as np
@@ -14,7 +16,9 @@ import numpy as np
 from nn.norm import sum_pixels
 from nn.tensor import node
 
-__all__ = ["conv2d", "conv2d_im2col", "conv2d_winograd", "conv2d_loops", "upsample_nearest", "average_pool"]
+__all__ = [
+    "conv2d", "conv2d_im2col", "conv2d_winograd", "conv2d_loops", "reuse_filters", "upsample_nearest", "average_pool",
+]  # fmt: skip
 
 
 def conv2d(x, weight, bias, stride=1, padding=0):
@@ -137,7 +141,7 @@ def conv2d_winograd(x, weight, bias):
     xp = x.xp
     output_map, input_map, filter_map = _winograd_matrices(x.dtype, xp)
     ty, tx = -(-h // 4), -(-w // 4)  # tiles of 4 x 4 outputs; those that hang over the edge are cut off below
-    filters = _both_axes(filter_map, weight.data).reshape(36, c, o)
+    filters = _transform_filters(weight, filter_map)
     inputs = _both_axes(input_map, _tiles(x.data, ty, tx, xp)).reshape(36, -1, c)
 
     y = _both_axes(output_map, (inputs @ filters).reshape(6, 6, n, ty, tx, o))
@@ -158,6 +162,29 @@ def conv2d_winograd(x, weight, bias):
         return gx, gw, _bias_gradient(g, bias, xp)
 
     return node(xp.ascontiguousarray(image), (x, weight, bias), vjp)
+
+
+_filters = contextvars.ContextVar("filters", default=None)
+
+
+@contextlib.contextmanager
+def reuse_filters():
+    """Inside this block no weight changes, so Winograd's transform of a filter is made once and shared by all calls."""
+    token = _filters.set({} if _filters.get() is None else _filters.get())
+    try:
+        yield
+    finally:
+        _filters.reset(token)
+
+
+def _transform_filters(weight, filter_map):
+    known = _filters.get()
+    if known is not None and id(weight) in known:
+        return known[id(weight)][1]
+    filters = _both_axes(filter_map, weight.data).reshape(36, *weight.shape[2:])
+    if known is not None:
+        known[id(weight)] = weight, filters  # holding the weight keeps its id from being given to another
+    return filters
 
 
 def _tiles(a, ty, tx, xp):

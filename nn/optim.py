@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-__all__ = ["flatten", "SGD", "Adam", "AdamW", "EMA", "clip_by_global_norm", "constant", "warmup", "cosine"]
+__all__ = ["flatten", "SGD", "Adam", "AdamW", "EMA", "clip_by_global_norm", "constant", "warmup", "linear", "cosine"]
 
 _BLOCK = 1 << 15  # entries updated at a time: five float32 blocks of 128 KiB fit in a core's cache
 
@@ -214,6 +214,11 @@ def warmup(rate, steps, then=None):
     """Linearly up to `rate` over the first `steps` steps, then `then(step)` (by default `rate` for good)."""
     then = then or constant(rate)
     return lambda step: rate * step / steps if step <= steps else then(step)
+
+
+def linear(rate, steps, final=0.0):
+    """On a line from `rate` at step 0 to `final` at step `steps`, and `final` after it."""
+    return lambda step: final + (rate - final) * max(1 - step / steps, 0)
 
 
 def cosine(rate, steps, final=0.0):

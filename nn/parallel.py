@@ -17,6 +17,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from nn.backend import keep_freed_memory
+from nn.conv import reuse_filters
 from nn.tape import gradients, no_grad
 
 __all__ = ["Parallel", "available_cores"]
@@ -54,10 +55,10 @@ class Parallel:
     def run(self, function, shards):
         """function(shard) for every shard, yielding results in the order of the shards."""
         if self._pool is None or len(shards) == 1:
-            with self._blas.limit(limits=self.threads, user_api="blas"):
+            with self._blas.limit(limits=self.threads, user_api="blas"), reuse_filters():
                 yield from map(function, shards)
             return
-        with self._blas.limit(limits=1, user_api="blas"):
+        with self._blas.limit(limits=1, user_api="blas"), reuse_filters():
             waiting = deque()
             for shard in shards:
                 waiting.append(self._pool.submit(contextvars.copy_context().run, function, shard))

@@ -1,0 +1,150 @@
+"""The command `tinyddpm`: train, sample, evaluate, plot. Only arguments are handled here; run.py does the work."""
+
+import argparse
+import sys
+
+__all__ = ["main"]
+
+
+def main(argv=None):
+    """Run the command; returns the exit status: 0, 1 for an error (said in one line), 2 for wrong arguments."""
+    arguments = _parser().parse_args(argv)
+    from .checkpoint import CheckpointError  # imported late, so that --help answers at once
+    from .data import DataError
+
+    try:
+        arguments.command(arguments)
+    except (CheckpointError, DataError, ValueError, OSError, RuntimeError, FloatingPointError, MemoryError) as error:
+        print(f"tinyddpm: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser():
+    from .model import NETWORK_PREDICTIONS
+    from .reverse import SAMPLERS
+    from .schedule import SCHEDULES
+    from .train import TrainConfig
+    from .unet import PRESETS
+
+    parser = argparse.ArgumentParser(prog="tinyddpm", description="Denoising diffusion, from the array up.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="where to compute")
+    shared.add_argument("--threads", type=_positive, help="threads on the CPU (default: every core available)")
+    shared.add_argument("--seed", type=int, default=None, help="of everything random (default 0)")
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument("--data-dir", help="directory with the four MNIST files (default: $TINYDDPM_DATA, cache, download)")
+
+    default = TrainConfig()
+    train = commands.add_parser("train", parents=[shared, data], help="train a model")
+    train.set_defaults(command=_train)
+    train.add_argument("--out", required=True, help="directory of the run, e.g. runs/mnist")
+    train.add_argument("--resume", action="store_true", help="go on with the run in --out, exactly")
+    amount = train.add_mutually_exclusive_group()
+    amount.add_argument("--steps", type=_positive, help="train until this many steps are done in all")
+    amount.add_argument("--minutes", type=float, help="train for this long (default 10)")
+    train.add_argument("--data", choices=("auto", "mnist", "glyphs"), help="data set (default mnist)")
+    train.add_argument("--preset", choices=PRESETS, help=f"size of the network (default {default.model.preset})")
+    train.add_argument("--schedule", choices=SCHEDULES, help=f"noise schedule (default {default.model.schedule})")
+    train.add_argument("--timesteps", type=_positive, help=f"T, the number of noisy steps (default {default.model.T})")
+    train.add_argument("--prediction", choices=NETWORK_PREDICTIONS,
+                       help=f"what the network predicts (default {default.model.prediction})")  # fmt: skip
+    train.add_argument("--unconditional", action="store_true", help="do not tell the network the labels")
+    train.add_argument("--batch", type=_positive, help=f"images a step (default {default.batch})")
+    train.add_argument("--learning-rate", type=float, help=f"(default {default.learning_rate})")
+    train.add_argument("--decay-steps", type=int, help="step at which the learning rate reaches 0 (default: constant)")
+
+    sample = commands.add_parser("sample", parents=[shared], help="draw images with a trained model")
+    sample.set_defaults(command=_sample)
+    sample.add_argument("run", help="directory of the run")
+    sample.add_argument("--out", required=True, help="x.png for a grid, or x.npz for arrays `samples` and `labels`")
+    sample.add_argument("--n", type=_positive, default=64, help="how many (default 64)")
+    which = sample.add_mutually_exclusive_group()
+    which.add_argument("--labels", type=_integers, help="labels to go through in turn, e.g. 0,1,2")
+    which.add_argument("--label", type=int, help="one label for all")
+    sample.add_argument("--guidance", type=float, default=1.0, help="guidance scale towards the labels (default 1: plain)")
+    sample.add_argument("--sampler", choices=SAMPLERS, default="ancestral", help="(default ancestral)")
+    sample.add_argument("--steps", type=_positive, default=100, help="timesteps to visit (default 100)")
+
+    evaluate = commands.add_parser("evaluate", parents=[shared, data], help="the bound on test images, in bits/dim")
+    evaluate.set_defaults(command=_evaluate)
+    evaluate.add_argument("run", help="directory of the run")
+    evaluate.add_argument("--images", type=_positive, default=1000, help="test images (default 1000)")
+    evaluate.add_argument("--draws", type=_positive, default=4, help="timesteps drawn for each image (default 4)")
+    evaluate.add_argument("--variance", choices=("beta_tilde", "beta"), default="beta_tilde", help="sigma_t^2")
+    evaluate.add_argument("--no-clip", action="store_true", help="do not clip x0_hat to [-1, 1]")
+
+    plot = commands.add_parser("plot", parents=[shared, data], help="draw the figures of a run")
+    plot.set_defaults(command=_plot)
+    plot.add_argument("run", help="directory of the run")
+    plot.add_argument("--out", help="where to draw (default: plots/ in the run)")
+    return parser
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _integers(text):
+    return [int(part) for part in text.split(",")]
+
+
+def _train(arguments):
+    from . import run
+
+    config = _configuration(arguments)
+    minutes = arguments.minutes
+    if arguments.steps is None and minutes is None:
+        minutes = 10.0
+    run.train_run(arguments.out, config, arguments.steps, minutes, arguments.resume, arguments.device,
+                  arguments.data_dir, arguments.threads)  # fmt: skip
+    print(f"next: tinyddpm sample {arguments.out} --out samples.png")
+
+
+def _configuration(arguments):
+    """What was asked for, over the defaults; when resuming, over the configuration of the run."""
+    from . import checkpoint
+    from .run import checkpoint_path
+    from .train import TrainConfig
+
+    values = TrainConfig().as_dict()
+    if arguments.resume:
+        _, values = checkpoint.load(checkpoint_path(arguments.out))
+    asked = {"data": arguments.data, "batch": arguments.batch, "learning_rate": arguments.learning_rate,
+             "decay_steps": arguments.decay_steps, "seed": arguments.seed}  # fmt: skip
+    asked_model = {"preset": arguments.preset, "schedule": arguments.schedule, "T": arguments.timesteps,
+                   "prediction": arguments.prediction, "classes": 0 if arguments.unconditional else None,
+                   "seed": arguments.seed}  # fmt: skip
+    values["model"] |= {key: value for key, value in asked_model.items() if value is not None}
+    return TrainConfig.from_dict(values | {key: value for key, value in asked.items() if value is not None})
+
+
+def _sample(arguments):
+    from . import run
+
+    labels = arguments.labels if arguments.label is None else [arguments.label]
+    run.sample_run(arguments.run, arguments.out, arguments.n, labels, arguments.guidance, arguments.sampler,
+                   arguments.steps, arguments.seed or 0, arguments.device, arguments.threads)  # fmt: skip
+
+
+def _evaluate(arguments):
+    from . import run
+
+    run.evaluate_run(arguments.run, arguments.images, arguments.draws, arguments.variance, not arguments.no_clip,
+                     arguments.seed or 0, arguments.device, arguments.data_dir, arguments.threads)  # fmt: skip
+
+
+def _plot(arguments):
+    from . import run
+
+    for path in run.plot_run(arguments.run, arguments.out, arguments.device, arguments.data_dir,
+                             seed=arguments.seed or 0, threads=arguments.threads):  # fmt: skip
+        print(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""Runs: a directory with one checkpoint and its pictures, and what the commands do with it. Next: cli.py."""
+
+import contextlib
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import nn
+
+from . import checkpoint, data, plots
+from .evaluate import evaluate, loss_per_timestep
+from .files import write_atomically
+from .forward import q_sample
+from .progress import progress
+from .schedule import SCHEDULES
+from .train import Trainer, load_model
+
+__all__ = ["train_run", "sample_run", "evaluate_run", "plot_run", "checkpoint_path", "class_labels"]
+
+SAMPLE_STEPS = 100  # of the pictures drawn along the way and by `plot`: a tenth of T, hard to tell from all of it
+STRIP = 10  # images in a strip
+
+
+def checkpoint_path(run):
+    """Where the run in directory `run` keeps its state."""
+    return Path(run) / "checkpoint.npz"
+
+
+def train_run(run, config, steps=None, minutes=None, resume=False, device="cpu", data_dir=None, threads=None,
+              save_seconds=60.0, picture_seconds=150.0):  # fmt: skip
+    """Train in the directory `run` until `steps` steps are done in all or `minutes` have passed; returns the Trainer.
+
+    Saves every `save_seconds` and at the end, draws a grid of samples every `picture_seconds`. On Ctrl-C or SIGTERM
+    it finishes the step, saves, and says how to go on. FileExistsError if `run` holds a run and resume is False.
+    """
+    path = checkpoint_path(run)
+    if path.exists() and not resume:
+        raise FileExistsError(f"{path} exists: pass --resume to go on with that run, or another --out")
+    xp = nn.choose_device(device)
+    dataset = data.load(config.data, "train", data_dir)
+    trainer = Trainer(config, dataset.images, dataset.labels, xp, threads)
+    if resume:
+        trainer.restore(path)
+    parameters = sum(p.size for p in trainer.parameters)
+    print(f"{dataset.name}: {len(dataset.images)} images; {config.model.preset} U-Net of {parameters:,} parameters on "
+          f"{xp.__name__}, {trainer.model.parallel.threads} threads; from step {trainer.steps_done}", flush=True)  # fmt: skip
+
+    start, first, saved, drawn = time.monotonic(), trainer.steps_done, time.monotonic(), time.monotonic()
+    with _stop_on_signal() as stopped, _training_bar(trainer, steps, minutes) as show:
+        for step, _ in trainer.run(steps, minutes):
+            show()
+            now = time.monotonic()
+            if now - saved > save_seconds:
+                trainer.save(path)
+                saved = time.monotonic()
+            if now - drawn > picture_seconds:
+                _draw_progress(run, trainer)
+                drawn = time.monotonic()
+            if stopped:
+                break
+    trainer.save(path)
+    seconds = time.monotonic() - start
+    done = trainer.steps_done - first
+    recent = np.mean(trainer.losses[-max(1, len(trainer.losses) // 20) :]) if trainer.losses else float("nan")
+    print(f"step {trainer.steps_done}: loss {recent:.4f}, {done * config.batch / max(seconds, 1e-9):.0f} images/s "
+          f"over {seconds:.0f} s; saved {path}")  # fmt: skip
+    if stopped:
+        print(f"stopped; go on with: tinyddpm train --out {run} --resume " + _amount(steps, minutes))
+    return trainer
+
+
+def _amount(steps, minutes):
+    return f"--steps {steps}" if minutes is None else f"--minutes {minutes:g}"
+
+
+@contextlib.contextmanager
+def _stop_on_signal():
+    """A list that is empty until SIGINT or SIGTERM comes; a second SIGINT interrupts as usual."""
+    stopped, before = [], {}
+
+    def stop(number, frame):
+        stopped.append(number)
+        signal.signal(number, before[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(ValueError):  # signals can be handled in the main thread only
+            before[number] = signal.signal(number, stop)
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _training_bar(trainer, steps, minutes):
+    """show(), to be called after every step: a bar with the loss, images/s and the time left."""
+    options = {"total": steps, "initial": trainer.steps_done, "unit": "step"}
+    if minutes is not None:
+        options = {"total": round(60 * minutes), "unit": "s", "bar_format": "{desc}: {percentage:3.0f}%|{bar}| "
+                   "{n:.0f}/{total:.0f} s{postfix}"}  # fmt: skip
+    start, first, shown, average = time.monotonic(), trainer.steps_done, 0, None
+    with progress(desc="training", **options) as bar:
+
+        def show():
+            nonlocal shown, average
+            loss = trainer.losses[-1]
+            average = loss if average is None else 0.98 * average + 0.02 * loss
+            seconds = time.monotonic() - start
+            done = trainer.steps_done - first
+            amount = done if minutes is None else min(seconds, 60 * minutes)
+            bar.update(amount - shown)
+            shown = amount
+            rate = done * trainer.config.batch / seconds
+            bar.set_postfix_str(f"step {trainer.steps_done}, loss {average:.4f}, {rate:.0f} images/s")
+
+        yield show
+
+
+def _draw_progress(run, trainer):
+    """A grid of samples from the averaged weights, into `run`; nothing where Pillow is missing."""
+    model, labels = trainer.model, class_labels(trainer.config.model, 40)
+    trainer.ema.swap()
+    try:
+        images = model.generate(40, labels, steps=25, sampler="ddim", seed=1)
+        plots.save_png(Path(run) / f"samples-{trainer.steps_done:06d}.png", plots.grid(images, 10))
+    except RuntimeError as error:  # Pillow is an extra
+        print(error, file=sys.stderr)
+    finally:
+        trainer.ema.swap()
+
+
+def class_labels(config, n):
+    """Labels 0, 1, ..., K-1, 0, 1, ... for n images; None for a model without classes."""
+    return np.arange(n) % config.classes if config.classes else None
+
+
+def sample_run(run, out, n=64, labels=None, guidance_scale=1.0, sampler="ancestral", steps=SAMPLE_STEPS, seed=0,
+               device="cpu", threads=None):  # fmt: skip
+    """Draw n images with the model of a run into `out`: a .png grid, or a .npz with `samples` and, if any, `labels`.
+
+    labels: a sequence of labels to go through in turn, or None. ValueError for another ending of `out`.
+    """
+    out = Path(out)
+    if out.suffix not in (".png", ".npz"):
+        raise ValueError(f"--out must end in .png or .npz, got {out}")
+    model, _ = load_model(checkpoint_path(run), nn.choose_device(device), threads)
+    chosen = None if labels is None else np.resize(np.asarray(labels, dtype=np.int64), n)
+    if chosen is not None and model.config.classes and not (0 <= chosen.min() and chosen.max() < model.config.classes):
+        raise ValueError(f"labels must be in 0..{model.config.classes - 1}, got {chosen.min()}..{chosen.max()}")
+    images = model.generate(n, chosen, guidance_scale, sampler, steps, seed,
+                            progress=lambda it, **options: progress(it, desc="sampling", **options))  # fmt: skip
+    if out.suffix == ".png":
+        plots.save_png(out, plots.grid(images, max(1, round(n**0.5))))
+    else:
+        with write_atomically(out) as file:
+            np.savez_compressed(file, samples=images, **({} if chosen is None else {"labels": chosen}))
+    print(f"{n} images in {out}")
+    return images
+
+
+def evaluate_run(run, images=1000, draws=4, variance="beta_tilde", clip=True, seed=0, device="cpu", data_dir=None,
+                 threads=None):  # fmt: skip
+    """Print and return the bound of a run's model, in bits/dim, on the first `images` test images."""
+    model, config = load_model(checkpoint_path(run), nn.choose_device(device), threads)
+    dataset = data.load(config.data, "test", data_dir)
+    if not 2 <= images <= len(dataset.images):
+        raise ValueError(f"--images must be in 2..{len(dataset.images)}, got {images}")
+    result = evaluate(model, dataset.images[:images], draws=draws, variance=variance, clip=clip, seed=seed,
+                      progress=lambda batches: progress(batches, desc="evaluating"))  # fmt: skip
+    at_1 = "beta_tilde_2 at t = 1" if variance == "beta_tilde" else "beta_1 at t = 1"
+    print(f"bits/dim on {images} test images of {dataset.name}, {draws} timesteps each; no label given to the network;\n"
+          f"sigma_t^2 = {variance}_t ({at_1}); x0_hat {'clipped to [-1, 1]' if clip else 'not clipped'}\n"
+          f"  L_T        {result.prior:.6f}   (prior)\n"
+          f"  L_1:T-1    {result.denoising:.4f}     (denoising)\n"
+          f"  L_0        {result.reconstruction:.4f}     (reconstruction)\n"
+          f"  sum        {result.total:.4f} +- {result.standard_error:.4f}")  # fmt: skip
+    return result
+
+
+def plot_run(run, out=None, device="cpu", data_dir=None, images=500, seed=0, threads=None):
+    """Draw every figure of a run into `out` (default: run/plots); returns the paths."""
+    out = Path(run) / "plots" if out is None else Path(out)
+    model, config = load_model(checkpoint_path(run), nn.choose_device(device), threads)
+    losses = checkpoint.load(checkpoint_path(run))[0]["losses"]
+    test = data.load(config.data, "test", data_dir)
+    bar = lambda it, **options: progress(it, **{"desc": "drawing", **options})  # noqa: E731
+
+    if len(losses):
+        plots.loss_curve(out / "loss.png", losses, config.batch)
+    plots.schedule_curves(
+        out / "schedules.png", {n: make(model.config.T) for n, make in SCHEDULES.items()}, model.config.schedule
+    )
+    _draw_digits(out, model, test, seed, bar)
+    _draw_chains(out, model, test, seed, bar)
+    few = test.images[: min(images, len(test.images))]
+    plots.loss_by_timestep(out / "loss_per_t.png", *loss_per_timestep(model, few[:256], progress=bar))
+    plots.bound_terms(out / "bound.png", evaluate(model, few, progress=bar))
+    return sorted(out.glob("*.png")) + sorted(out.glob("*.gif"))
+
+
+def _draw_digits(out, model, test, seed, bar):
+    """Real images beside generated ones, eight of each class in a row."""
+    classes, each = model.config.classes, 8
+    steps = min(SAMPLE_STEPS, model.config.T)
+    if classes:
+        rows = [np.flatnonzero(test.labels == k)[:each] for k in range(classes)]
+        labels = np.repeat(np.arange(classes), each)
+        real = test.images[np.concatenate(rows)]
+    else:
+        labels, real = None, test.images[:80]
+    generated = model.generate(len(real), labels, steps=steps, seed=seed, progress=bar)
+    plots.real_and_generated(out / "digits.png", real, generated, each)
+
+
+def _draw_chains(out, model, test, seed, bar):
+    """The forward strip; the reverse and the x_0-prediction strips and a GIF, all of one chain."""
+    schedule, T = model.schedule, model.config.T
+    shown = np.unique(np.linspace(1, T, min(STRIP, T)).round().astype(int))
+    x0 = data.to_model(test.images[:3])
+    noise = nn.to_numpy(model.noise(seed, "forward strip", 0, np.arange(3)))
+    forward = [test.images[:3]] + [data.from_model(q_sample(schedule, x0, int(t), noise)) for t in shown]
+    plots.strip(out / "forward.png", np.stack(forward, 1), [0, *shown], "forward: q(x_t | x_0)")
+
+    steps = min(SAMPLE_STEPS, T)
+    respaced = schedule.respace(steps)
+    labels = class_labels(model.config, 30)
+    frames = sorted(set(range(1, steps + 1)), reverse=True)
+    images, states = model.generate(30, labels, steps=steps, seed=seed + 1, progress=bar, keep=frames)
+    columns = np.unique(np.linspace(1, steps, min(STRIP, steps)).round().astype(int))[::-1]
+    times = [int(respaced.timesteps[i]) for i in columns]
+    for name, which, title in (
+        ("reverse", 0, "reverse: x_t, from noise to digit"),
+        ("x0_prediction", 1, "the network's guess of x_0 at each t"),
+    ):
+        rows = np.stack([states[i][which][:4] for i in columns] + [images[:4]], axis=1)
+        plots.strip(out / f"{name}.png", rows, [*times, 0], title)
+    pictures = [plots.grid(states[i][0], 10) for i in frames[:: max(1, steps // 40)]]
+    plots.save_gif(out / "denoising.gif", [*pictures, plots.grid(images, 10)])
+

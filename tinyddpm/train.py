@@ -1,0 +1,172 @@
+"""Training: one step, a generator of steps, and a state that can be saved and continued exactly. Next: evaluate.py.
+
+Everything random is a function of (seed, step): which images, which timesteps, which noise, which labels are dropped.
+So a run that is stopped and resumed makes the very steps it would have made, bit for bit on the same device.
+"""
+
+import time
+from dataclasses import asdict, dataclass, field, fields
+
+import numpy as np
+
+import nn
+from nn import random as counter_random
+
+from . import checkpoint
+from .data import to_model
+from .model import DiffusionModel, ModelConfig, timesteps_for
+
+__all__ = ["TrainConfig", "Trainer", "load_model"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained. data: the name of the data set. null_rate: how often a label is hidden, for guidance.
+
+    decay_steps: 0 for a constant learning rate after warm-up, else the step at which a linear decay reaches 0.
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: str = "mnist"
+    batch: int = 64
+    learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    decay_steps: int = 0
+    gradient_limit: float = 1.0
+    ema_decay: float = 0.999
+    null_rate: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.batch < 1 or self.learning_rate <= 0 or self.warmup_steps < 0 or not 0 <= self.null_rate < 1:
+            raise ValueError(f"batch >= 1, learning_rate > 0, warmup_steps >= 0 and 0 <= null_rate < 1, got {self}")
+
+    def as_dict(self):
+        """The fields, as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values):
+        """The inverse of `as_dict`. ValueError for an unknown or missing field."""
+        names = {f.name for f in fields(cls)}
+        if values.keys() != names:
+            raise ValueError(f"the configuration has fields {sorted(values)}, expected {sorted(names)}")
+        return cls(**{**values, "model": ModelConfig(**values["model"])})
+
+
+class Trainer:
+    """A model in training. images: uint8 (N, H, W), all of them kept on the model's device; labels: uint8 (N,).
+
+    xp: numpy or cupy. threads: see `nn.Parallel`; the result does not depend on it.
+    """
+
+    def __init__(self, config, images, labels, xp=np, threads=None):
+        if len(images) != len(labels) or len(images) < config.batch:
+            raise ValueError(f"{len(images)} images and {len(labels)} labels for batches of {config.batch}")
+        self.config = config
+        self.model = DiffusionModel(config.model, xp, threads)
+        self.images, self.labels = nn.to_device(images, xp), np.asarray(labels, dtype=np.int64)
+        self.parameters = self.model.network.parameters()
+        self.optimiser = nn.Adam(self.parameters, learning_rate(config))
+        self.ema = nn.EMA(self.parameters, config.ema_decay)
+        self.losses = []
+
+    @property
+    def steps_done(self):
+        """How many steps have been made."""
+        return self.optimiser.steps
+
+    def batch(self, step):
+        """x0, labels, t, noise of training step `step` = 0, 1, ...: each epoch visits every image once, shuffled."""
+        config, size = self.config, self.config.batch
+        epoch, position = divmod(step, len(self.images) // size)
+        order = np.random.Generator(np.random.Philox(key=config.seed, counter=[0, 0, 1, epoch])).permutation(
+            len(self.images)
+        )  # the third word of the counter keeps this stream apart from the timesteps'
+        chosen = order[position * size : (position + 1) * size]
+        numbers = np.arange(size)
+        labels = None
+        if config.model.classes:
+            hidden = counter_random.uniform(config.seed, "null label", step, numbers) < config.null_rate
+            labels = np.where(hidden, config.model.classes, self.labels[chosen])
+        t = timesteps_for(config.seed, step, size, config.model.T)
+        noise = self.model.noise(config.seed, "training", step, numbers)
+        return to_model(self.images[self.model.xp.asarray(chosen)]), labels, t, noise
+
+    def step(self):
+        """One step of training. Returns the loss of its batch."""
+        size = self.config.batch
+        x0, labels, t, noise = self.batch(self.steps_done)
+
+        def shard_loss(rows):
+            with nn.random_state(self.config.seed, self.steps_done, np.arange(size)[rows]):
+                return self.model.loss(x0[rows], None if labels is None else labels[rows], t[rows], noise[rows])
+
+        loss, gradient = self.model.parallel.loss_and_gradient(shard_loss, self.parameters, size)
+        loss = float(loss)
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} at step {self.steps_done}; lower the learning rate")
+        nn.clip_by_global_norm(gradient, self.config.gradient_limit)
+        self.optimiser.step(gradient)
+        self.ema.update()
+        self.losses.append(loss)
+        return loss
+
+    def run(self, steps=None, minutes=None):
+        """Train on, yielding (step, loss), until `steps` steps are done in all, or for `minutes` from now."""
+        if (steps is None) == (minutes is None):
+            raise ValueError("say either how many steps in all, or how many minutes")
+        end = None if minutes is None else time.monotonic() + 60 * minutes
+        while self.steps_done < steps if end is None else time.monotonic() < end:
+            loss = self.step()
+            yield self.steps_done, loss
+
+    def save(self, path):
+        """Write all that is needed to go on, exactly, to the checkpoint `path`."""
+        arrays = {f"model/{name}": array for name, array in self.model.network.state_dict().items()}
+        arrays["ema/average"], arrays["ema/updates"] = nn.to_numpy(self.ema.average), np.asarray(self.ema.updates)
+        for name, array in self.optimiser.state_dict().items():
+            arrays[f"adam/{name}"] = nn.to_numpy(array)
+        arrays["losses"] = np.asarray(self.losses, dtype=np.float64)
+        checkpoint.save(path, arrays, self.config.as_dict())
+
+    def restore(self, path):
+        """Continue from the checkpoint `path`. CheckpointError if it is damaged or of another configuration."""
+        arrays, _ = checkpoint.load(path, expect=self.config.as_dict())
+        self.model.network.load_state_dict(_group(arrays, "model/"))
+        self.ema.average[...] = self.model.xp.asarray(arrays["ema/average"])
+        self.ema.updates = int(arrays["ema/updates"])
+        self.optimiser.load_state_dict(_group(arrays, "adam/"))
+        self.losses = arrays["losses"].tolist()
+
+
+def learning_rate(config):
+    """Warm-up, then constant or down to 0 on a line: a function of the step number 1, 2, ..."""
+    rate = config.learning_rate
+    then = nn.linear(rate, config.decay_steps) if config.decay_steps else nn.constant(rate)
+    return nn.warmup(rate, config.warmup_steps, then)
+
+
+def load_model(path, xp=np, threads=None, average=True):
+    """The model in a checkpoint, with its averaged weights (or, average=False, the last ones), and its TrainConfig.
+
+    CheckpointError if the file is damaged or not a checkpoint of this program.
+    """
+    arrays, values = checkpoint.load(path)
+    try:
+        config = TrainConfig.from_dict(values)
+        model = DiffusionModel(config.model, xp, threads)
+        model.network.load_state_dict(_group(arrays, "model/"))
+        if average:
+            ema = nn.EMA(model.network.parameters(), config.ema_decay)
+            ema.average[...] = xp.asarray(arrays["ema/average"])
+            ema.swap()
+    except (ValueError, KeyError, TypeError) as error:
+        raise checkpoint.CheckpointError(f"{path}: not a checkpoint of this program's models ({error})") from error
+    model.network.eval()
+    return model, config
+
+
+def _group(arrays, prefix):
+    """The arrays whose names start with `prefix`, under the rest of their names."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
