@@ -130,9 +130,10 @@ class NoiseSchedule:
                 raise ValueError(f"timesteps must keep between 1 and T = {self.T} steps, got {timesteps}")
             kept = np.array([0] + [-(-i * self.T // int(timesteps)) for i in range(1, timesteps + 1)])
         else:
-            kept = np.append(0, np.asarray(timesteps))
+            given = np.asarray(timesteps)
+            kept = np.append(0, given)
             increasing = len(kept) > 1 and (np.diff(kept) > 0).all() and kept[-1] <= self.T
-            if kept.dtype.kind not in "iu" or not increasing:
+            if given.ndim != 1 or given.dtype.kind not in "iu" or not increasing:
                 raise ValueError(f"timesteps must be increasing integers in 1..{self.T}, got {timesteps}")
         _, beta = self.jump(kept[:-1], kept[1:])  # E32
         return NoiseSchedule(np.append(0.0, beta), self.timesteps[kept])
