@@ -28,7 +28,7 @@ def conv2d(x, weight, bias, stride=1, padding=0):
     padding: zeros on each side. OH = (H + 2 padding - KH) // stride + 1. ValueError where the shapes do not fit.
     """
     _check(x, weight, bias, stride, padding)
-    wide = min(weight.shape[2:]) >= 8  # narrower ones spend more on Winograd's transforms than they save
+    wide = weight.shape[2] >= 8  # with fewer channels, Winograd's transforms cost more than they save
     if wide and weight.shape[:2] == (3, 3) and stride == 1 and padding == 1:
         return conv2d_winograd(x, weight, bias)
     return conv2d_im2col(x, weight, bias, stride, padding)

@@ -1,9 +1,13 @@
 """Group norm and layer norm: plain, and group norm with silu in as few passes over memory as they need.
 
-Normalisation is bound by memory, not by arithmetic: on a CPU it costs as much as a convolution when it is written as
-ten elementwise expressions. So sums over pixels are matrix products with a row of ones (BLAS reads at full speed), the
-per-channel scale and shift are one multiply and one add, and silu is joined on where it follows. Next: conv.py.
+Normalisation is bound by memory, not by arithmetic: written as ten elementwise expressions it costs a CPU as much as a
+convolution. So sums over pixels are matrix products with a row of ones (BLAS reads at full speed), arrays are updated
+in place, and silu is joined on where it follows. Next: conv.py.
 """
+
+import functools
+
+import numpy as np
 
 from nn.tensor import node
 
@@ -17,38 +21,37 @@ def group_norm(x, weight, bias, groups):
 
     x: (N, ..., C), channels last. weight, bias: (C,). ValueError unless `groups` divides C.
     """
-    scale, shift, rows, normalise_vjp = _normalise(x, weight, bias, groups)
-    y = (rows * scale + shift).reshape(x.shape)
-    return node(y, (x, weight, bias), normalise_vjp)
+    centred, scale, vjp = _normalise(x, weight, bias, groups)
+    y = centred * _row(scale, centred)
+    y += _row(bias.data[None], centred)
+    return node(y.reshape(x.shape), (x, weight, bias), vjp)
 
 
 def group_norm_silu(x, weight, bias, groups):
-    """silu(group_norm(x, weight, bias, groups)) in one op: keeps x alone, and makes the rest again in backward."""
-    xp, shape = x.xp, x.shape
-    scale, shift, rows, normalise_vjp = _normalise(x, weight, bias, groups)
-    half_scale, half_shift = 0.5 * scale, 0.5 * shift
+    """silu(group_norm(x, weight, bias, groups)) in one op."""
+    centred, scale, normalise_vjp = _normalise(x, weight, bias, groups)
+    half_scale, half_bias = _row(0.5 * scale, centred), _row(0.5 * bias.data[None], centred)
 
-    def half_and_tanh():
-        """h = z / 2 and tanh(h), where z is the normalised value: silu(z) = z sigmoid(z) = h + h tanh(h)."""
-        h = rows * half_scale
-        h += half_shift
-        return h, xp.tanh(h)
+    def half():
+        """h = z / 2, where z is the normalised value: silu(z) = z sigmoid(z) = h + h tanh(h)."""
+        h = centred * half_scale
+        h += half_bias
+        return h
+
+    y = half()
+    t = x.xp.tanh(y)
+    y += y * t
 
     def vjp(g):
-        h, t = half_and_tanh()
-        # silu'(z) = (1 + t) / 2 + h (1 - t^2) / 2 = (1 + t) (1 + h (1 - t)) / 2
+        # 2 silu'(z) = (1 + t) + h (1 - t^2) = (1 + t) (1 + h - h t); the 2 is taken out with the scale
+        h = half()
         h -= h * t
         h += 1
-        t += 1
-        h *= t
-        h *= g.reshape(rows.shape)
-        h *= 0.5
-        return normalise_vjp(h.reshape(shape))
+        h *= t + 1
+        h *= g.reshape(h.shape)
+        return normalise_vjp(h, 0.5)
 
-    y, t = half_and_tanh()
-    t *= y
-    y += t
-    return node(y.reshape(shape), (x, weight, bias), vjp)
+    return node(y.reshape(x.shape), (x, weight, bias), vjp)
 
 
 def layer_norm(x, weight, bias):
@@ -68,53 +71,48 @@ def layer_norm(x, weight, bias):
 
 
 def _normalise(x, weight, bias, groups):
-    """Group norm as y = rows * scale + shift, and its vjp.
+    """The parts of group norm: centred (N, H, W C), which is x less its group's mean; scale (N, C); and the vjp.
 
-    rows: x as (N, H, W C), long rows so that NumPy's inner loop is long. scale, shift: (N, 1, W C), equal for all
-    pixels of a sample and channel. The vjp needs x and those, and nothing that was made on the way.
+    The result is centred * scale + bias, with scale = weight / std. Pixels lie in long rows of W C entries, so that
+    NumPy's inner loops are long. vjp(g, factor) is the vjp at factor * g.
     """
     _check(x, weight, bias, groups)
-    xp, a, w = x.xp, x.data, weight.data
-    n, channels = x.shape[0], x.shape[-1]
-    pixels = a.reshape(n, -1, channels)
-    rows = a.reshape(n, x.shape[1] if x.ndim > 3 else 1, -1)
-    repeat = rows.shape[2] // channels
-    count = pixels.shape[1] * (channels // groups)
+    xp, shape, w = x.xp, x.shape, weight.data
+    channels = shape[-1]
+    pixels = (shape[0], -1, channels)
+    rows = x.data.reshape(shape[0], shape[1] if x.ndim > 3 else 1, -1)
+    average = _group_average(channels, groups, rows.size // shape[0], x.dtype, xp)  # sums over pixels -> group means
 
-    def over_group(per_channel):
-        """Sum (N, C) over each group's channels, and hand every channel its group's sum: (N, C)."""
-        sums = per_channel.reshape(n, groups, -1).sum(axis=2, keepdims=True)
-        return xp.broadcast_to(sums, (n, groups, channels // groups)).reshape(n, channels)
+    centred = rows - _row(sum_pixels(x.data.reshape(pixels), xp) @ average, rows)
+    variance = sum_pixels((centred * centred).reshape(pixels), xp) @ average
+    inverse_std = 1 / xp.sqrt(variance + EPSILON)
 
-    def row(per_channel):
-        """(N, C) -> (N, 1, W C): one value per channel, repeated along a row of pixels."""
-        return xp.tile(per_channel, (1, repeat))[:, None]
+    def vjp(g, factor=1):
+        g = g.reshape(rows.shape)
+        g_sum = sum_pixels(g.reshape(pixels), xp) * factor
+        product = g * centred
+        g_weight = sum_pixels(product.reshape(pixels), xp) * (inverse_std * factor)  # sum of g * (centred / std)
+        # gx = (g w - mean of (g w) - (centred / std) * mean of (g w centred / std)) / std, means over the group
+        gx = xp.multiply(g, _row(inverse_std * (w * factor), rows), out=product)
+        gx -= centred * _row(inverse_std**2 * ((g_weight * w) @ average), rows)
+        gx -= _row(inverse_std * ((g_sum * w) @ average), rows)
+        return gx.reshape(shape), g_weight.sum(axis=0), g_sum.sum(axis=0)
 
-    # Sums about the first pixel's mean, not about 0: the variance of data far from 0 would be lost to cancellation.
-    pivot = over_group(pixels[:, 0]) / (channels // groups)
-    centred = rows - row(pivot)
-    first = sum_pixels(centred.reshape(pixels.shape), xp)
-    centred *= centred
-    second = over_group(sum_pixels(centred.reshape(pixels.shape), xp)) / count
-    offset = over_group(first) / count
-    mean = pivot + offset
-    inverse_std = 1 / xp.sqrt(second - offset * offset + EPSILON)
-    scale = inverse_std * w
+    return centred, inverse_std * w, vjp
 
-    def vjp(g):
-        g_sum = sum_pixels(g.reshape(pixels.shape), xp)
-        product = g * a
-        gx_sum = sum_pixels(product.reshape(pixels.shape), xp)
-        g_normalised = (gx_sum - mean * g_sum) * inverse_std  # sum over pixels of g * (x - mean) / std
-        along = over_group(g_normalised * w) / count * inverse_std * inverse_std
-        centre = over_group(g_sum * w) / count * inverse_std - along * mean
-        # gx = g scale - (mean of g w + normalised x * mean of g w normalised x) / std
-        gx = xp.multiply(g.reshape(rows.shape), row(scale), out=product.reshape(rows.shape))
-        gx -= rows * row(along)
-        gx -= row(centre)
-        return gx.reshape(a.shape), g_normalised.sum(axis=0), g_sum.sum(axis=0)
 
-    return row(scale), row(bias.data - mean * scale), rows, vjp
+@functools.lru_cache(maxsize=64)
+def _group_average(channels, groups, entries, dtype, xp):
+    """The (C, C) matrix that takes a sample's sums over pixels to the mean over each channel's group."""
+    blocks = np.kron(np.eye(groups), np.ones((channels // groups, channels // groups)))
+    return xp.asarray((blocks * (groups / entries)).astype(dtype))
+
+
+def _row(per_channel, rows):
+    """(N, C) or (1, C) -> (N, 1, W C): one value per channel, repeated along the rows (N, H, W C)."""
+    n, channels = per_channel.shape
+    repeated = per_channel[:, None].repeat(rows.shape[2] // channels, axis=1)
+    return repeated.reshape(n, 1, -1)
 
 
 def sum_pixels(a, xp):

@@ -68,7 +68,7 @@ class TorchUNet(nn.Module):
                 current = width
                 skips.append(current)
             if level < len(widths) - 1:
-                self.down.append(nn.ModuleDict({"downsample": nn.Conv2d(current, current, 3, stride=2, padding=1)}))
+                self.down.append(nn.ModuleDict({"downsample": nn.Conv2d(current, current, 3, padding=1)}))
                 skips.append(current)
         self.middle1 = ResidualBlock(current, current, size, config)
         self.middle_attention = AttentionBlock(current, config) if config.attention else None
@@ -99,7 +99,7 @@ class TorchUNet(nn.Module):
         h = self.first(x)
         skips = [h]
         for stage in self.down:
-            h = stage["downsample"](h) if "downsample" in stage else self._run(stage, h, e)
+            h = stage["downsample"](F.avg_pool2d(h, 2)) if "downsample" in stage else self._run(stage, h, e)
             skips.append(h)
         h = self.middle1(h, e)
         if self.middle_attention is not None:

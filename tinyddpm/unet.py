@@ -129,7 +129,7 @@ class UNet(Module):
                 current = width
                 skips.append(current)
             if not lowest:
-                self.down.append({"downsample": Conv2d(current, current, stride=2, rng=rng)})
+                self.down.append({"downsample": Conv2d(current, current, rng=rng)})
                 skips.append(current)
 
         self.middle1 = ResidualBlock(current, current, size, config, rng)
@@ -162,7 +162,10 @@ class UNet(Module):
         h = self.first(to_patches(x, self.config.patch))
         skips = [h]
         for stage in self.down:
-            h = stage["downsample"](h) if "downsample" in stage else self._run(stage, h, embedding)
+            if "downsample" in stage:
+                h = stage["downsample"](nn.average_pool(h))
+            else:
+                h = self._run(stage, h, embedding)
             skips.append(h)
 
         h = self.middle1(h, embedding)
