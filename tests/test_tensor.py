@@ -73,7 +73,7 @@ def test_ten_thousand_nodes_deep_without_recursion():
 
 
 def test_a_deep_graph_that_is_never_walked_can_be_dropped():
-    x = y = leaf(1.0)
+    y = leaf(1.0)
     for _ in range(100_000):
         y = -y
     last = weakref.ref(y.data)
@@ -269,7 +269,8 @@ def test_an_array_may_stand_on_either_side(xp, op):
 @pytest.mark.parametrize("op", [*BINARY, operator.matmul], ids=lambda op: op.__name__)
 def test_dtypes_do_not_mix(op):
     single, double = np.ones((2, 2), np.float32), np.ones((2, 2))
-    for left, right in ((Tensor(single), Tensor(double)), (Tensor(single), double), (double, Tensor(single))):
+    x, y = Tensor(single), Tensor(double)
+    for left, right in ((x, y), (x, double), (double, x)):
         with pytest.raises(TypeError, match="dtypes differ: float.* and float.*astype"):
             op(left, right)
 

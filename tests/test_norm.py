@@ -1,0 +1,109 @@
+"""Group norm and layer norm: what they make of data, far from zero too, and the fused one against the plain one."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nn
+from nn import Tensor, gradients, to_numpy
+
+channels_and_groups = st.tuples(st.integers(1, 4), st.integers(1, 4)).map(lambda pair: (pair[0] * pair[1], pair[1]))
+
+
+def drawn(xp, seed, *shapes, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    return [xp.asarray(rng.standard_normal(shape), dtype=dtype) for shape in shapes]
+
+
+def value_and_gradients(op, arrays, cotangent, *args):
+    tensors = [Tensor(a, requires_grad=True) for a in arrays]
+    y = op(*tensors, *args)
+    return y.data, *gradients(y, tensors, cotangent)
+
+
+def silu_of_group_norm(*args):
+    return nn.silu(nn.group_norm(*args))
+
+
+@given(st.integers(1, 5), st.integers(2, 5), channels_and_groups, st.integers(0, 99))
+def test_group_norm_silu_is_silu_of_group_norm(xp, h, w, channels_groups, seed):
+    channels, groups = channels_groups
+    *arrays, cotangent = drawn(xp, seed, (3, h, w, channels), (channels,), (channels,), (3, h, w, channels))
+    fused = value_and_gradients(nn.group_norm_silu, arrays, cotangent, groups)
+    plain = value_and_gradients(silu_of_group_norm, arrays, cotangent, groups)
+    for a, b in zip(fused, plain, strict=True):
+        np.testing.assert_allclose(to_numpy(a), to_numpy(b), rtol=0, atol=1e-12 * float(1 + abs(b).max()))
+
+
+@pytest.mark.parametrize("op", [nn.group_norm, nn.group_norm_silu])
+def test_samples_do_not_see_one_another(xp, op):
+    x, weight, bias = drawn(xp, 0, (5, 4, 6, 8), (8,), (8,))
+    together = op(Tensor(x), Tensor(weight), Tensor(bias), 2).data
+    for i in range(5):
+        alone = op(Tensor(x[i : i + 1]), Tensor(weight), Tensor(bias), 2).data
+        np.testing.assert_allclose(to_numpy(alone[0]), to_numpy(together[i]), rtol=1e-12, atol=1e-12)
+
+
+def test_every_group_comes_out_with_mean_0_and_variance_1(xp):
+    (x,) = drawn(xp, 0, (2, 7, 5, 6))
+    one, zero = Tensor(xp.ones(6)), Tensor(xp.zeros(6))
+    y = to_numpy(nn.group_norm(Tensor(50 * x + 9), one, zero, 3).data).reshape(2, -1, 3, 2)
+    np.testing.assert_allclose(y.mean((1, 3)), 0, atol=1e-13)
+    np.testing.assert_allclose(y.var((1, 3)), 1, atol=1e-5 / 40**2)  # all that 1e-5 beside a variance of 50^2 takes
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_of_a_constant_image_the_bias_is_left(xp, groups):
+    """The variance is 0, and only the 1e-5 beside it stands between this and a division by zero."""
+    weight, bias = drawn(xp, 0, (4,), (4,))
+    x, cotangent = xp.full((2, 3, 3, 4), 7.0), xp.ones((2, 3, 3, 4))
+    y, gx, gw, gb = value_and_gradients(nn.group_norm, [x, weight, bias], cotangent, groups)
+    np.testing.assert_allclose(to_numpy(y), np.broadcast_to(to_numpy(bias), y.shape), atol=1e-12)
+    assert np.isfinite(to_numpy(gx)).all()
+    assert float(abs(gw).max()) < 1e-10
+    np.testing.assert_allclose(to_numpy(gb), 18)
+
+
+def test_one_pixel_of_one_channel_is_its_own_mean(xp):
+    x, weight, bias, cotangent = drawn(xp, 0, (3, 1, 1, 2), (2,), (2,), (3, 1, 1, 2))
+    y, gx, gw, _ = value_and_gradients(nn.group_norm, [x, weight, bias], cotangent, 2)
+    np.testing.assert_allclose(to_numpy(y), np.broadcast_to(to_numpy(bias), y.shape), atol=1e-12)
+    assert float(abs(gx).max()) < 1e-12 / 1e-5**0.5  # rounding, over the root of the 1e-5
+    assert float(abs(gw).max()) == 0
+
+
+# ==== far from zero ====
+#
+# Data x = mean + u, with u of size one, carries a rounding of eps * mean into u before anything is computed: no method
+# can do better than that, and one that sums squares about 0 does as badly as eps * mean^2, which in float32 at a mean
+# of 1000 is a tenth of the variance.
+
+OPS = {
+    "group_norm": lambda x, w, b: nn.group_norm(x, w, b, 4),
+    "group_norm_silu": lambda x, w, b: nn.group_norm_silu(x, w, b, 4),
+    "layer_norm": nn.layer_norm,
+}
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=OPS.keys())
+@pytest.mark.parametrize("dtype, mean", [(np.float32, 1e3), (np.float64, 1e3), (np.float64, 1e6)])
+def test_data_far_from_zero_keeps_its_digits(xp, op, dtype, mean):
+    u, weight, bias, cotangent = drawn(xp, 0, (4, 14, 14, 32), (32,), (32,), (4, 14, 14, 32))
+    x = (u + mean).astype(dtype)
+    exact = value_and_gradients(op, [x.astype(np.float64) - mean, weight, bias], cotangent)
+    found = value_and_gradients(op, [x, weight.astype(dtype), bias.astype(dtype)], cotangent.astype(dtype))
+    tolerance = 4 * np.finfo(dtype).eps * mean
+    for a, b in zip(found, exact, strict=True):
+        assert a.dtype == dtype
+        assert float(abs(a - b).max()) <= tolerance * float(abs(b).max())
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 99), st.sampled_from([1e-3, 1, 1e3]))
+def test_the_gradient_of_a_norm_is_orthogonal_to_shifts(xp, seed, scale):
+    """Adding a constant to a group changes nothing, so the gradient sums to zero over each group."""
+    x, weight, bias, cotangent = drawn(xp, seed, (2, 5, 3, 6), (6,), (6,), (2, 5, 3, 6))
+    gx = value_and_gradients(nn.group_norm, [scale * x, weight, bias], cotangent, 3)[1]
+    sums = to_numpy(gx).reshape(2, -1, 3, 2).sum((1, 3))
+    np.testing.assert_allclose(sums, 0, atol=1e-12 * 30 * float(abs(gx).max()))
