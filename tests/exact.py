@@ -2,13 +2,13 @@
 
 import numpy as np
 from hypothesis import strategies as st
+from strategies import betas
 
+import nn
 from tinyddpm import NoiseSchedule
 from tinyddpm.decoder import log_ndtr
 from tinyddpm.oracle import finite_data, gaussian_data, mixture_data
 
-betas = st.floats(1e-6, 0.999)
-seeds = st.integers(0, 2**32 - 1)
 COVARIANCE = np.array([[1.0, 0.5, -0.1], [0.5, 0.6, 0.2], [-0.1, 0.2, 0.4]])
 
 
@@ -28,14 +28,12 @@ def any_data(rng, kind, d=3, K=4):
 KINDS = ("gaussian", "diagonal", "mixture", "finite")
 kinds = st.sampled_from(KINDS)
 
-
-def close(actual, expected, rtol=1e-12, scale=1.0):
-    """Equal to rtol of the size of what entered, `scale` at the least."""
-    scale = np.maximum(scale, np.abs(expected))
-    assert (np.abs(actual - expected) <= rtol * scale).all(), np.max(np.abs(actual - expected) / scale)
+for op in ("exp", "log"):  # what the mathematics asks of a tensor, until it has them as methods
+    if not hasattr(nn.Tensor, op):
+        setattr(nn.Tensor, op, getattr(nn, op))
 
 
-def schedules(max_T=64):
+def schedules(max_T):
     """Any schedule of 1..max_T steps with each beta in (1e-6, 0.999)."""
     return st.lists(betas, min_size=1, max_size=max_T).map(NoiseSchedule.from_beta)
 

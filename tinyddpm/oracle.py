@@ -25,7 +25,7 @@ __all__ = [
 
 def gaussian_data(mean, covariance):
     """N(mean, covariance). mean: (d,); covariance: a number or (d,) for a diagonal, (d, d) for a full one."""
-    mean, covariance = np.asarray(mean, dtype=np.float64), np.asarray(covariance, dtype=np.float64)
+    mean, covariance = np.asarray(mean), np.asarray(covariance)
     return mixture_data([1.0], mean[None], covariance[None] if covariance.ndim else covariance)
 
 
