@@ -51,7 +51,7 @@ def standardise(p, x0, levels):
     check_like("x0", x0, "the mean", p.mean)
     k = np.rint((float64(x0) + 1) * (levels - 1) / 2)
     grid = 2 * k / (levels - 1) - 1
-    if ((abs(grid - x0) > 0.01 / levels) | (abs(grid) > 1)).any():
+    if not ((abs(grid - x0) <= 0.01 / levels) & (abs(grid) <= 1)).all():
         raise ValueError(f"x0 must lie on the grid 2k/{levels - 1} - 1 for k = 0..{levels - 1}")
     precision = 1 / float64(p.variance) ** 0.5
     m = (grid - float64(p.mean)) * precision

@@ -101,7 +101,7 @@ def second_order_step():
         rate = schedule.log_snr / 2  # lambda = log(signal/noise)
         h = rate[t - 1] - rate[t]
         target = x0_hat
-        if x0_before is not None and t > 1:
+        if x0_before is not None and 1 < t < schedule.T:
             target = x0_hat + spread(h / (rate[t] - rate[t + 1]) / 2, xt) * (x0_hat - x0_before)
         x0_before = x0_hat
         from_xt = (schedule.one_minus_alpha_bar[t - 1] / schedule.one_minus_alpha_bar[t]) ** 0.5
