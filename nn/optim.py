@@ -8,6 +8,8 @@ import math
 
 import numpy as np
 
+from nn.backend import to_numpy
+
 __all__ = ["flatten", "SGD", "Adam", "AdamW", "EMA", "clip_by_global_norm", "constant", "warmup", "linear", "cosine"]
 
 _BLOCK = 1 << 15  # entries updated at a time: five float32 blocks of 128 KiB fit in a core's cache
@@ -49,6 +51,11 @@ def _same_memory(a, b):
     return a.data.ptr == b.data.ptr
 
 
+def _check_still_flat(parameters, flat):
+    if any(p.data.base is not flat for p in parameters):
+        raise RuntimeError("a parameter's data has left the flat array: move or convert a network before it is optimised")
+
+
 def _blocks(size):
     return [slice(start, start + _BLOCK) for start in range(0, size, _BLOCK)]
 
@@ -73,6 +80,7 @@ class _Optimiser:
             raise ValueError(
                 f"gradient has shape {gradient.shape} {gradient.dtype}, the parameters {self.flat.shape} {self.flat.dtype}"
             )
+        _check_still_flat(self.parameters, self.flat)
         self.steps += 1
         rate = self.learning_rate(self.steps) if callable(self.learning_rate) else self.learning_rate
         # One block at a time on a CPU, for the cache; all at once on a GPU, where each call costs a launch.
@@ -93,14 +101,19 @@ class _Optimiser:
             p.grad = None
 
     def state_dict(self):
-        """{name: array}: the moments, and the number of steps taken."""
-        return {"steps": np.asarray(self.steps), **{name: getattr(self, name) for name in self.moments}}
+        """{name: NumPy array}: a copy of the moments, and the number of steps taken."""
+        moments = {name: np.array(to_numpy(getattr(self, name))) for name in self.moments}
+        return {"steps": np.asarray(self.steps), **moments}
 
     def load_state_dict(self, state):
-        """Continue from a `state_dict`. ValueError where the sizes differ."""
+        """Continue from a `state_dict`. ValueError, changing nothing, unless names, sizes and dtypes all agree."""
+        if state.keys() != {"steps", *self.moments}:
+            raise ValueError(f"state does not fit: expected {['steps', *self.moments]}, got {list(state)}")
         for name in self.moments:
-            if state[name].shape != self.flat.shape:
-                raise ValueError(f"{name} has {state[name].shape}, the parameters are {self.flat.shape}")
+            if state[name].shape != self.flat.shape or state[name].dtype != self.flat.dtype:
+                expected = f"{self.flat.dtype} {self.flat.shape}"
+                raise ValueError(f"{name}: expected {expected}, got {state[name].dtype} {state[name].shape}")
+        for name in self.moments:
             getattr(self, name)[...] = self.parameters[0].xp.asarray(state[name])
         self.steps = int(state["steps"])
 
@@ -176,6 +189,7 @@ class EMA:
 
     def update(self):
         """average <- decay average + (1 - decay) parameters."""
+        _check_still_flat(self.parameters, self.flat)
         self.updates += 1
         share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         blocks = _blocks(self.flat.size) if isinstance(self.flat, np.ndarray) else [slice(None)]
@@ -184,6 +198,7 @@ class EMA:
 
     def swap(self):
         """Exchange the parameters and their average: once to sample with the average, once more to train on."""
+        _check_still_flat(self.parameters, self.flat)
         kept = self.flat.copy()
         self.flat[...] = self.average
         self.average[...] = kept
@@ -194,6 +209,8 @@ def clip_by_global_norm(gradient, limit):
 
     A norm that is not finite raises FloatingPointError: the step would destroy the weights.
     """
+    if not limit > 0:
+        raise ValueError(f"the limit of the norm must be positive, got {limit}")
     size = float(np.sqrt(float(gradient @ gradient)))
     if not math.isfinite(size):
         raise FloatingPointError(f"the gradient's norm is {size}; lower the learning rate or look for a division by zero")
