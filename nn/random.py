@@ -11,6 +11,8 @@ import zlib
 
 import numpy as np
 
+from nn.backend import to_numpy
+
 __all__ = ["philox", "uniform", "normal", "randint", "random_state", "next_uniform"]
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -38,8 +40,11 @@ def philox(counter, key, xp=np):
 
 def _words(seed, stream, step, samples, count, xp):
     """At least `count` uint32 words for each sample, shape (N, 4, ceil(count / 4)), as uint64."""
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be in 0..2^32 - 1, got {seed}")
+    samples = to_numpy(samples)
+    if not 0 <= seed < 2**32 or not 0 <= step < 2**64:
+        raise ValueError(f"seed must be in 0..2^32 - 1 and step in 0..2^64 - 1, got {seed} and {step}")
+    if samples.size and not (samples.dtype.kind in "iu" and 0 <= samples.min() and samples.max() < 2**32):
+        raise ValueError(f"samples must be integers in 0..2^32 - 1, got {samples.dtype} {samples.min()}..{samples.max()}")
     samples = xp.asarray(samples).reshape(-1, 1)
     blocks = xp.arange(-(-count // 4)).reshape(1, -1)
     counter = (blocks, samples, xp.asarray(step & 0xFFFFFFFF), xp.asarray(step >> 32))
@@ -47,14 +52,15 @@ def _words(seed, stream, step, samples, count, xp):
 
 
 def uniform(seed, stream, step, samples, shape=(), xp=np):
-    """Uniform float32 numbers in (0, 1), shape (N, *shape): 24 random bits and a half, so never 0 and never 1.
+    """Uniform float32 numbers in (0, 1), shape (N, *shape): 23 random bits and a half, so never 0 and never 1.
 
-    seed: 0..2^32 - 1. stream: what they are for, a string. step: an int >= 0. samples: N sample numbers (ints).
+    A 24th bit would leave float32 no room for the half: the largest would round to 1. seed: 0..2^32 - 1.
+    stream: what they are for, a string. step: an int in 0..2^64 - 1. samples: N sample numbers in 0..2^32 - 1.
     """
     count = int(np.prod(shape, dtype=int))
     words = _words(seed, stream, step, samples, count, xp)
-    bits = (words >> xp.uint64(8)).astype(xp.float32).reshape(len(words), -1)[:, :count]
-    return ((bits + xp.float32(0.5)) * xp.float32(2**-24)).reshape(len(words), *shape)
+    bits = (words >> xp.uint64(9)).astype(xp.float32).reshape(len(words), -1)[:, :count]
+    return ((bits + xp.float32(0.5)) * xp.float32(2**-23)).reshape(len(words), *shape)
 
 
 def normal(seed, stream, step, samples, shape=(), xp=np):
