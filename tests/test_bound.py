@@ -152,8 +152,8 @@ def test_e14_respaced_bound_tells_the_model_the_original_timesteps():
     assert sorted(asked) == [25, 50, 75, 100]
 
 
-def test_e14_continuous_data_progress_and_dtype():
-    schedule, x0, seen = NoiseSchedule.linear(4), np.ones((2, 3), np.float32), []
+def test_e14_continuous_data_progress_dtype_and_module(xp):
+    schedule, x0, seen = NoiseSchedule.linear(4), xp.ones((2, 3), np.float32), []
 
     def progress(steps):
         seen.extend(steps)
@@ -163,7 +163,7 @@ def test_e14_continuous_data_progress_and_dtype():
     assert seen == [2, 3, 4]
     assert bound.total.dtype == bound.denoising.dtype == np.float32 and bound.total.shape == (2,)
     bound = variational_bound(schedule, half, x0, lambda t: x0)
-    assert bound.total.dtype == np.float32
+    assert isinstance(bound.total, xp.ndarray) and bound.total.dtype == np.float32
 
 
 @given(seeds)

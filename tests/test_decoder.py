@@ -131,17 +131,20 @@ def test_e21_log_and_gradient_are_finite_and_alive_far_in_the_tails():
         assert_close(by_mean[far, 0], (np.sign(z) * near)[far] / sigma, rtol=1e-3)
 
 
-def test_e21_results_are_per_sample_and_keep_the_dtype():
-    x0 = np.zeros((2, 3, 4, 4), np.float32) + np.float32(1 / 255)
-    p = Gaussian(x0, np.float32(0.01))
-    log_prob = discretised_log_prob(p, x0)
-    one = math.log(math.erf(1 / 255 / 0.1 / math.sqrt(2)))
-    assert log_prob.dtype == np.float32
-    assert_close(log_prob, [48 * one] * 2, rtol=1e-6)
-    for gradient in discretised_log_prob_gradient(p, x0):
-        assert gradient.dtype == np.float32 and gradient.shape == x0.shape
-    per_pixel = Gaussian(x0, np.full_like(x0, 0.01))
-    assert_close(discretised_log_prob(per_pixel, x0), log_prob)
+def test_e21_results_are_per_sample_and_keep_dtype_and_module(xp):
+    x0 = xp.full((2, 3, 4, 4), 1 / 255, np.float32)
+    x0[0, 0] = 1
+    inside = math.erf(1 / 255 / 0.1 / math.sqrt(2))
+    expected = [32 * math.log(inside) + 16 * math.log((1 + inside) / 2), 48 * math.log(inside)]
+    per_sample = xp.full((2, 1, 1, 1), 0.01, np.float32)
+    for variance in (0.01, np.float32(0.01), per_sample, per_sample + 0 * x0):
+        p = Gaussian(x0, variance)
+        log_prob = discretised_log_prob(p, x0)
+        assert isinstance(log_prob, xp.ndarray) and log_prob.dtype == np.float32
+        assert_close(log_prob.tolist(), expected, rtol=1e-6)
+        for gradient in discretised_log_prob_gradient(p, x0):
+            assert isinstance(gradient, xp.ndarray) and gradient.dtype == np.float32
+            assert gradient.shape == x0.shape
 
 
 def test_e21_a_thousand_images_of_edge_and_inner_pixels_agree_with_them_one_by_one():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import assert_close, normal_arrays, numbers, seeds
 
-from tinyddpm.gaussian import STANDARD_NORMAL, Gaussian, gaussian_kl, sum_per_sample
+from tinyddpm.gaussian import STANDARD_NORMAL, Gaussian, exp, gaussian_kl, log, sum_per_sample
 
 variances = st.floats(math.log(1e-4), math.log(1e4)).map(math.exp)
 
@@ -106,6 +106,11 @@ def test_e11_full_covariance_kl_equals_the_diagonal_one_and_ignores_affine_maps(
     assert_close(kl, p.kl(q), scale=1000.0, rtol=1e-11)
 
 
+def test_e11_full_covariance_kl_of_a_single_pair():
+    found = gaussian_kl(np.zeros(2), np.diag([1.0, 2.0]), np.array([0.0, 1.0]), np.diag([3.0, 2.0]))
+    assert_close(found, (math.log(3) - 2 + 1 / 3 + 1 + 1 / 2) / 2)
+
+
 def test_e11_full_covariance_kl_refuses_what_is_no_covariance():
     with pytest.raises(np.linalg.LinAlgError):
         gaussian_kl(np.zeros(2), np.eye(2), np.zeros(2), -np.eye(2))
@@ -141,10 +146,34 @@ def test_a_variance_of_zero_is_a_point_and_one_may_be_per_dimension():
     assert (Gaussian(np.ones((2, 3)), np.zeros(3)).sample(np.ones((2, 3))) == 1).all()
 
 
+def test_the_standard_normal_and_numbers_as_the_other_gaussian():
+    p = Gaussian(np.array([[2.0, 0.0]]), 1.0)
+    assert p.kl(STANDARD_NORMAL).tolist() == [2.0]
+    assert_close(p.kl(Gaussian(0.0, np.float64(4.0))), [(4 / 4 + 2 * (1 / 4 - 1 + math.log(4))) / 2])
+    assert Gaussian(np.zeros(2, np.float32), 1.0).kl(Gaussian(0.0, np.float32(1.0))).dtype == np.float32
+
+
+def test_a_tensor_with_its_own_log_and_exp_is_asked_for_them():
+    class Tensor:
+        log = exp = staticmethod(lambda: "its own")
+
+    assert log(Tensor()) == exp(Tensor()) == "its own"
+    assert_close([log(2), log(np.float64(2)), log(np.array(2.0))], [math.log(2)] * 3)
+    assert_close(exp(np.array(2.0)), math.e**2)
+    assert log(np.float32(2)).dtype == exp(np.float32(2)).dtype == np.float32
+
+
+def test_a_gaussian_is_a_constant_and_equal_to_itself_only():
+    p = Gaussian(np.zeros(2), np.ones(2))
+    with pytest.raises(AttributeError):
+        p.mean = 1.0
+    assert p == p and p != Gaussian(p.mean, p.variance)
+
+
 def test_mixed_dtypes_and_shapes_raise():
     with pytest.raises(TypeError, match="variance must have the mean's dtype float32"):
         Gaussian(np.zeros(2, np.float32), np.ones(2))
-    with pytest.raises(ValueError, match="noise must have the shape"):
+    with pytest.raises(ValueError, match="noise must have the shape of the mean,"):
         Gaussian(np.zeros((2, 3)), 1.0).sample(np.zeros((2, 1)))
     with pytest.raises(TypeError, match="noise must have the dtype"):
         Gaussian(np.zeros((2, 3), np.float32), 1.0).sample(np.zeros((2, 3)))
