@@ -45,6 +45,7 @@ def test_a_schedule_falls_from_high_to_low_with_the_slope_it_says(schedule, seed
     if isinstance(schedule, LearnedLogSNR):
         u = u[abs(u * len(schedule.weights) - np.round(u * len(schedule.weights))) > 1e-5]  # off the knots
     slope = (schedule(u + h) - schedule(u - h)) / (2 * h)
+    assert schedule.slope(u).shape == u.shape
     np.testing.assert_allclose(schedule.slope(u), slope, rtol=1e-5)
     assert np.isfinite(schedule.slope(np.array([0.0, 1.0]))).all()
 

@@ -54,6 +54,13 @@ def test_samples_have_the_moments_of_the_distribution(kind):
     assert (abs(np.cov(x.T) - covariance) < 5 * fourth).all()
 
 
+def test_samples_of_an_oracle_are_of_the_step_asked_for_and_of_the_data_unless_asked():
+    oracle = Oracle(finite_data([[1.0], [-1.0]]), NoiseSchedule.linear(10))
+    assert set(oracle.sample(np.random.default_rng(0), 20).ravel()) == {-1.0, 1.0}
+    x1 = oracle.sample(np.random.default_rng(0), 1000, 1)
+    assert abs((x1**2).mean() - 1) < 0.1 and 0 < abs(abs(x1) - 1).min()
+
+
 def test_a_batch_of_mixtures_gives_one_sample_of_each():
     data = mixture_data([0.5, 0.5], [[-1.0], [1.0]], [[0.0], [0.0]])
     far = np.repeat([[-9.0], [9.0]], 50, axis=0)
@@ -250,6 +257,8 @@ def test_an_oracle_answers_in_the_dtype_and_shape_and_on_the_device_it_is_asked_
     (lambda o: o.log_prob(np.zeros((2, 2)), 0), ValueError, "no density"),
     (lambda o: o.score(np.zeros((2, 2)), 0), ValueError, "no density"),
     (lambda o: mixture_data([0.5, 0.6], np.zeros((2, 1)), 1.0), ValueError, "sum 1"),
+    (lambda o: mixture_data([0.5, 0.4], np.zeros((2, 1)), 1.0), ValueError, "sum 1"),
+    (lambda o: mixture_data([1.0, 0.0], np.zeros((2, 1)), 1.0), ValueError, "positive"),
     (lambda o: mixture_data([1.5, -0.5], np.zeros((2, 1)), 1.0), ValueError, "positive"),
     (lambda o: mixture_data([1.0], np.zeros((2, 1)), 1.0), ValueError, r"means must have shape \(1, d\)"),
     (lambda o: mixture_data([1.0], np.zeros((1, 2)), -1.0), ValueError, "not be negative"),
@@ -282,3 +291,7 @@ def test_a_covariance_without_full_rank_is_a_distribution_all_the_same():
     np.testing.assert_allclose(x[:, 0], x[:, 1], atol=1e-12)
     oracle = Oracle(data, NoiseSchedule.linear(10))
     np.testing.assert_allclose(oracle.denoise(np.array([[1.0, -1.0]]), 5), 0.0, atol=1e-12)
+    for scale in (1e-6, 1.0, 1e6):  # where an eigenvalue comes out as minus rounding
+        for direction in np.random.default_rng(1).normal(size=(20, 6)):
+            variances = gaussian_data(np.zeros(6), scale * np.outer(direction, direction)).variances
+            assert (variances >= 0).all() and abs(variances.sum() / (scale * direction @ direction) - 1) < 1e-12

@@ -162,7 +162,7 @@ def reconstruction_loss(schedule, denoise, x0, noise, decoder=Gaussian.log_prob)
 
 
 def discretise(schedule, T):
-    """The NoiseSchedule of T >= 2 steps with log_snr_t = schedule((t - 1)/(T - 1)): it ends at t = 1 and T."""
+    """The NoiseSchedule of T >= 2 steps with log_snr_t = schedule((t - 1)/(T - 1)): ends at t = 1, T."""
     if T < 2:
         raise ValueError(f"T must be at least 2 to have two ends, got {T}")
     return NoiseSchedule.from_alpha_bar(signal_and_noise(schedule(np.linspace(0, 1, T)))[0] ** 2)

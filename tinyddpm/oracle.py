@@ -248,8 +248,8 @@ def chain_variance(schedule, data_variance, step=p_mean_variance, start=1.0):
     the steps of reverse.py are: p_mean_variance, ddim_step, ... start: the variance of x_T. Returns
     (T + 1, d). No noise is added at t = 1. (E29)
     """
-    data_variance = np.atleast_1d(np.asarray(data_variance, dtype=np.float64))
-    oracle = Oracle(gaussian_data(np.zeros_like(data_variance), data_variance), schedule)
+    data_variance = np.atleast_1d(data_variance)
+    oracle = Oracle(gaussian_data(np.zeros(len(data_variance)), data_variance), schedule)
     variances = np.empty((schedule.T + 1, len(data_variance)))
     variances[-1] = start
     one = np.ones((1, len(data_variance)))
