@@ -203,15 +203,14 @@ def test_e34_learned_encoders_of_two_layers_find_the_posterior_and_close_the_gap
 
 
 def test_e34_a_learned_vae_encoder_finds_the_posterior_of_probabilistic_pca():
-    data = e + cubature(3) @ np.linalg.cholesky(W.T @ W + w * np.eye(3)).T
-    x = np.repeat(data, 4, axis=0)
+    # x = z W + e + sqrt(w) noise with orthogonal rows of W: p(z | x) has the diagonal precision 1 + |W_i|^2/w.
     rng = np.random.default_rng(2)
     W, e, w = np.array([[1.0, 2.0, 0.0], [-0.8, 0.4, 0.5]]), rng.normal(size=3), 0.3
     assert abs(W[0] @ W[1]) < 1e-15
     parameters, encoder = learned_layer(rng, 3, 2)
     decoder = linear_gaussian(W, e, np.full(3, w))
-    x = np.repeat(e + cubature(3) @ np.linalg.cholesky(W.T @ W + w * np.eye(3)).T, 4, axis=0)
-    noise = np.tile(cubature(2), (6, 1))
+    data = e + cubature(3) @ np.linalg.cholesky(W.T @ W + w * np.eye(3)).T
+    x, noise = np.repeat(data, 4, axis=0), np.tile(cubature(2), (6, 1))
     minimise(parameters, lambda: vae_bound(encoder, decoder, nn.tensor(x), noise).mean())
     learned, variance = what_was_learned(parameters)(x), 1 / (1 + (W**2).sum(1) / w)
     np.testing.assert_allclose(learned.variance, variance, rtol=1e-4)
