@@ -203,7 +203,7 @@ def test_e34_learned_encoders_of_two_layers_find_the_posterior_and_close_the_gap
 
 
 def test_e34_a_learned_vae_encoder_finds_the_posterior_of_probabilistic_pca():
-    # x = z W + e + sqrt(w) noise with orthogonal rows of W: p(z | x) has the diagonal precision 1 + |W_i|^2/w.
+    # x = z W + e + noise of variance w, the rows of W orthogonal: p(z | x) has precisions 1 + |W_i|^2/w.
     rng = np.random.default_rng(2)
     W, e, w = np.array([[1.0, 2.0, 0.0], [-0.8, 0.4, 0.5]]), rng.normal(size=3), 0.3
     assert abs(W[0] @ W[1]) < 1e-15
