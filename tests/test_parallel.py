@@ -15,13 +15,13 @@ from tinyddpm.unet import UNet, UNetConfig
 SIZE = 10  # in shards of four: the last one has two
 
 
-def batch(size=SIZE, dtype=np.float32):
-    """A network whose every layer is in use, and the loss of some rows of a batch."""
-    network = UNet(UNetConfig(width=8, multipliers=(1, 2), groups=4, classes=3, dropout=0.1)).astype(dtype)
+def batch(size=SIZE, dtype=np.float32, width=8, side=12):
+    """The parameters of a network whose every layer is in use, and the loss of some rows of a batch."""
+    network = UNet(UNetConfig(width=width, multipliers=(1, 2), groups=4, classes=3, dropout=0.1)).astype(dtype)
     rng = np.random.default_rng(0)
     for p in network.parameters():
         p.data += 0.1 * rng.standard_normal(p.shape).astype(dtype)
-    x, eps = rng.standard_normal((2, size, 12, 12, 1)).astype(dtype)
+    x, eps = rng.standard_normal((2, size, side, side, 1)).astype(dtype)
     t, labels = rng.integers(1, 1001, size), rng.integers(0, 4, size)
 
     def loss(rows):
@@ -33,14 +33,12 @@ def batch(size=SIZE, dtype=np.float32):
 
 @pytest.mark.parametrize("size", [SIZE, 4], ids=["three shards", "one shard"])
 def test_the_result_is_the_same_bit_for_bit_on_any_number_of_threads(size):
-    parameters, loss = batch(size)
+    parameters, loss = batch(size, width=32, side=28)  # large enough for BLAS to use threads of its own, if it may
     expected, gradient = Parallel(threads=1).loss_and_gradient(loss, parameters, size)
-    for threads in (2, 3, 8):
-        workers = Parallel(threads)
-        for _ in range(2):
-            found = workers.loss_and_gradient(loss, parameters, size)
-            assert found[0] == expected
-            np.testing.assert_array_equal(found[1], gradient)
+    for threads in (2, 3):
+        found = Parallel(threads).loss_and_gradient(loss, parameters, size)
+        assert found[0] == expected
+        np.testing.assert_array_equal(found[1], gradient)
 
 
 @pytest.mark.parametrize("shard", [1, 3, 4, 10, 100])
