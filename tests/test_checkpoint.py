@@ -164,7 +164,8 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path, a
 
 def test_another_configuration_is_refused_with_each_key_that_differs(tmp_path):
     checkpoint.save(tmp_path / "c.npz", {}, CONFIG)
-    message = refused(tmp_path / "c.npz", expect={"steps": 2000, "preset": "small", "schedule": "cosine", "classes": None})
+    other = {"steps": 2000, "preset": "small", "schedule": "cosine", "classes": None}
+    message = refused(tmp_path / "c.npz", expect=other)
     assert "steps: 1000 in the checkpoint, 2000 asked for" in message
     assert "schedule: '(not set)' in the checkpoint, 'cosine' asked for" in message
     assert "classes: '(not set)' in the checkpoint, None asked for" in message

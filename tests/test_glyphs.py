@@ -52,6 +52,12 @@ def test_each_digit_is_in_one_piece(drawn):
     assert (flood == ink).all((1, 2)).all()
 
 
+def test_the_pen_does_not_draw_where_it_is_lifted():
+    path = glyphs._path("0,0 10,0 | 0,10 10,10")
+    np.testing.assert_allclose(abs(path[:, 1]), 0.5, atol=1e-6)
+    assert (path[:, 1] < 0).sum() == (path[:, 1] > 0).sum()
+
+
 def test_they_are_white_on_black_inside_a_black_frame_and_anti_aliased(drawn):
     images, _ = drawn
     assert not images[:, [0, -1], :].any() and not images[:, :, [0, -1]].any()

@@ -28,12 +28,13 @@ class Dataset:
         return len(self.images)
 
 
-def load(name="auto", split="train", data_dir=None):
+def load(name="auto", split="train", data_dir=None, source=mnist.MNIST):
     """The data set `name`, as a `Dataset`.
 
     name: "mnist" (60,000 and 10,000 images), from `data_dir`, or else $TINYDDPM_DATA, or else the user's
     cache, which is filled from public mirrors; "glyphs" (20,000 and 2,000), digits drawn here; "auto", MNIST
-    or, where it cannot be downloaded, glyphs, and stderr is told. split: "train" or "test".
+    or, where it cannot be downloaded, glyphs, and stderr is told.
+    split: "train" or "test". source: the mirrors, and what MNIST's files must be.
     Raises ValueError for another name or split; DataError where MNIST cannot be had, and, for "auto" too,
     where a directory that was asked for does not hold it.
     """
@@ -44,7 +45,7 @@ def load(name="auto", split="train", data_dir=None):
     if name == "glyphs":
         return _glyphs(split)
     try:
-        images, labels = mnist.read_split(split, data_dir)
+        images, labels = mnist.read_split(split, data_dir, source)
     except mnist.NoMirrorError as error:
         if name == "mnist":
             raise
