@@ -1,0 +1,163 @@
+"""One framework in one process: `python worker.py NAME`, then a line "case batch" on stdin for each measurement.
+
+Answers each line with the seconds of one run, as JSON. Cases: train (loss, gradients, clipping, Adam), sample (one
+network evaluation without gradients, and the step from x_t to x_{t-1}). With `--memory case batch` it runs the case
+three times and prints the megabytes by which its peak memory passed what the imports had taken.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for torch_unet.py
+
+CONFIG = {"width": 32, "multipliers": (1, 2, 2), "blocks": 1}  # 1.1 million parameters, attention at 7x7
+NAMES = ("tinyddpm", "torch-nchw", "torch-channels-last", "torch-compile", "numpy-im2col")
+
+
+def inputs(batch):
+    """The same images, noise and timesteps for everyone."""
+    rng = np.random.default_rng(batch)
+    x = rng.standard_normal((batch, 28, 28, 1), dtype=np.float32)
+    return x, rng.standard_normal(x.shape, dtype=np.float32), rng.integers(1, 1001, batch)
+
+
+def our_model(seed=0):
+    """The network with every weight random: where the last layers are zero, no gradient would flow to the others."""
+    from tinyddpm.unet import UNet, UNetConfig
+
+    model, rng = UNet(UNetConfig(**CONFIG)), np.random.default_rng(seed)
+    for p in model.parameters():
+        p.data[...] = p.data + 0.02 * rng.standard_normal(p.shape, dtype=np.float32)
+    return model
+
+
+def tinyddpm_cases(shard=None):
+    import nn
+    from tinyddpm import NoiseSchedule, p_mean_variance
+    from tinyddpm.model import ModelConfig, shard_size
+    from tinyddpm.prediction import x0_from_eps
+
+    model = our_model()
+    parameters, schedule = model.parameters(), NoiseSchedule.linear(1000)
+    optimiser, ema = nn.Adam(parameters, 1e-4), nn.EMA(parameters)
+    parallel = nn.Parallel(shard=shard or shard_size(ModelConfig(preset="base")))
+
+    def train(x, noise, t):
+        def loss(rows):
+            return nn.mse(model(x[rows], t[rows]), nn.Tensor(noise[rows]))
+
+        value, gradient = parallel.loss_and_gradient(loss, parameters, len(x))
+        nn.clip_by_global_norm(gradient, 1.0)
+        optimiser.step(gradient)
+        ema.update()
+        return float(value)
+
+    def sample(x, noise, t):
+        eps = parallel.map(lambda rows: model(x[rows], t[rows]).data, len(x))
+        return p_mean_variance(schedule, x0_from_eps(schedule, eps, x, 500), x, 500).sample(noise)
+
+    return train, sample, lambda x, t: parallel.map(lambda rows: model(x[rows], t[rows]).data, len(x))
+
+
+def numpy_im2col_cases():
+    """What a first version in NumPy looks like: whole batches, convolution by a kept im2col, norms op by op."""
+    import plain
+
+    import nn
+
+    nn.conv.conv2d, nn.norm.group_norm, nn.norm.group_norm_silu = plain.conv2d, plain.group_norm, plain.group_norm_silu
+    return tinyddpm_cases(shard=1 << 30)
+
+
+def torch_cases(channels_last=False, compiled=False):
+    import torch
+    from torch.nn import functional as F
+    from torch_unet import TorchUNet, copy_weights
+
+    ours = our_model()
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = copy_weights(ours, TorchUNet(ours.config)).to(memory_format=layout)
+    average = [p.detach().clone() for p in model.parameters()]
+    optimiser = torch.optim.Adam(model.parameters(), 1e-4)
+    alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+    network = torch.compile(model) if compiled else model
+
+    def image(x):
+        return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+
+    def train(x, noise, t):
+        optimiser.zero_grad()
+        loss = F.mse_loss(network(image(x), t), image(noise))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 0.001)
+        return loss.item()
+
+    def sample(x, noise, t):
+        with torch.no_grad():
+            xt, eps = image(x), network(image(x), t)
+            now, before = float(alpha_bar[499]), float(alpha_bar[498])
+            alpha = now / before
+            x0 = (xt - (1 - now) ** 0.5 * eps) / now**0.5
+            mean = alpha**0.5 * (1 - before) / (1 - now) * xt + before**0.5 * (1 - alpha) / (1 - now) * x0
+            return mean + ((1 - before) / (1 - now) * (1 - alpha)) ** 0.5 * image(noise)
+
+    def predict(x, t):
+        with torch.no_grad():
+            return network(image(x), t).permute(0, 2, 3, 1).numpy()
+
+    return train, sample, predict
+
+
+def cases(name):
+    """(train, sample, predict) of a framework."""
+    if name == "tinyddpm":
+        return tinyddpm_cases()
+    if name == "numpy-im2col":
+        return numpy_im2col_cases()
+    return torch_cases(name == "torch-channels-last", name == "torch-compile")
+
+
+def main():
+    name = sys.argv[1]
+    if "--memory" in sys.argv:
+        import tinyddpm.model  # noqa: F401  imports are not what is measured
+
+        if name.startswith("torch"):
+            import torch  # noqa: F401
+        before = peak_megabytes()
+        which, batch = sys.argv[3], int(sys.argv[4])
+        run = dict(zip(("train", "sample"), cases(name), strict=False))[which]
+        for _ in range(3):
+            run(*inputs(batch))
+        print(json.dumps(peak_megabytes() - before))
+        return
+    train, sample, predict = cases(name)
+    x, _, t = inputs(4)
+    print(json.dumps(predict(x, t).tolist()), flush=True)  # the first answer: outputs, to be compared
+    for line in sys.stdin:
+        which, batch = line.split()
+        data = inputs(int(batch))
+        start = time.perf_counter()
+        (train if which == "train" else sample)(*data)
+        print(json.dumps(time.perf_counter() - start), flush=True)
+
+
+def peak_megabytes():
+    """The most memory this process has held, in MB."""
+    try:  # Linux: getrusage would count what the parent process held when it started this one
+        status = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+if __name__ == "__main__":
+    main()
