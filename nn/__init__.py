@@ -43,6 +43,7 @@ from nn.ops import (
 )
 from nn.optim import EMA, SGD, Adam, AdamW, clip_by_global_norm, constant, cosine, linear, warmup
 from nn.parallel import Parallel, available_cores
+from nn.profile import profile
 from nn.random import random_state
 from nn.tape import gradients, no_grad
 from nn.tensor import Tensor, node, tensor
@@ -54,5 +55,5 @@ __all__ = [
     "group_norm", "group_norm_silu", "layer_norm", "conv2d", "upsample_nearest", "average_pool",
     "Module", "Linear", "Conv2d", "GroupNorm", "LayerNorm", "Embedding", "Dropout", "Attention", "Sequential",
     "SGD", "Adam", "AdamW", "EMA", "clip_by_global_norm", "constant", "warmup", "linear", "cosine",
-    "Parallel", "available_cores", "random", "random_state", "array_module", "choose_device", "to_device", "to_numpy",
+    "Parallel", "available_cores", "profile", "random", "random_state", "array_module", "choose_device", "to_device", "to_numpy",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The command `tinyddpm`: train, sample, evaluate, plot. Only arguments are handled here; run.py does the work."""
+"""The command `tinyddpm`: train, sample, evaluate, plot, profile. Only arguments are handled here; run.py does the work."""
 
 import argparse
 import sys
@@ -79,6 +79,12 @@ def _parser():
     plot.set_defaults(command=_plot)
     plot.add_argument("run", help="directory of the run")
     plot.add_argument("--out", help="where to draw (default: plots/ in the run)")
+
+    profile = commands.add_parser("profile", help="where the time of a training step goes, op by op")
+    profile.set_defaults(command=_profile)
+    profile.add_argument("--preset", choices=PRESETS, default=default.model.preset, help="size of the network")
+    profile.add_argument("--batch", type=_positive, default=default.batch, help=f"(default {default.batch})")
+    profile.add_argument("--out", help="a .png to draw the times into")
     return parser
 
 
@@ -144,6 +150,14 @@ def _plot(arguments):
     for path in run.plot_run(arguments.run, arguments.out, arguments.device, arguments.data_dir,
                              seed=arguments.seed or 0, threads=arguments.threads):  # fmt: skip
         print(path)
+
+
+def _profile(arguments):
+    from . import run
+    from .model import ModelConfig
+    from .train import TrainConfig
+
+    run.profile_step(TrainConfig(ModelConfig(preset=arguments.preset), batch=arguments.batch), arguments.out)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from .files import write_atomically
 
 __all__ = [
     "grid", "save_png", "save_gif", "real_and_generated", "strip", "schedule_curves", "loss_curve",
-    "loss_by_timestep", "bound_terms",
+    "loss_by_timestep", "bound_terms", "time_by_op",
 ]  # fmt: skip
 
 _INK, _ACCENT, _MUTED = "#1f2933", "#d1495b", "#30638e"
@@ -166,4 +166,17 @@ def bound_terms(path, evaluation):
     bars = axes.bar(names, values, color=[_MUTED, _MUTED, _MUTED, _ACCENT])
     axes.bar_label(bars, fmt="%.3g", fontsize=9)
     _plain(axes, "", "bits/dim", f"the bound on {evaluation.images} test images, sigma^2 = {evaluation.variance}")
+    _save(figure, path)
+
+
+def time_by_op(path, times, total, shown=14):
+    """The largest of [(op, seconds)] as bars, beside all the others together; `total` is the whole step's seconds."""
+    largest = times[:shown]
+    largest = [*largest, ("all else", total - sum(seconds for _, seconds in largest))]
+    figure = _figure(8, 0.3 * len(largest) + 1)
+    axes = figure.subplots()
+    names, seconds = zip(*reversed(largest), strict=True)
+    bars = axes.barh(names, [1e3 * s for s in seconds], color=_MUTED)
+    axes.bar_label(bars, [f"{s / total:.0%}" for s in seconds], fontsize=8, padding=3)
+    _plain(axes, "ms", "", f"where a training step goes ({1e3 * total:.0f} ms on one thread)")
     _save(figure, path)
