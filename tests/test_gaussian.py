@@ -155,6 +155,7 @@ def test_the_standard_normal_and_numbers_as_the_other_gaussian():
 
 def test_a_tensor_with_its_own_log_and_exp_is_asked_for_them():
     class Tensor:
+        __array_ufunc__ = None
         log = exp = staticmethod(lambda: "its own")
 
     assert log(Tensor()) == exp(Tensor()) == "its own"

@@ -23,7 +23,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bound:
     """The bound's terms in nats. prior: L_T (N,). reconstruction: L_0 (N,).
 

@@ -106,8 +106,7 @@ def stratified_timesteps(T, n, rng):
 def importance_timesteps(probabilities, n, rng):
     """t with the given probabilities, a table of T + 1 entries, 0 at t = 0; weights 1/(T p_t). (E36)
 
-    Raises ValueError unless they are positive for every t >= 1 (or the estimate would be biased) and sum to
-    1.
+    Raises ValueError unless they sum to 1 and are positive for every t >= 1, or the estimate would be biased.
     """
     p = np.asarray(probabilities)
     if p.ndim != 1 or len(p) < 2 or p[0] != 0 or not (p[1:] > 0).all() or abs(p.sum() - 1) > 1e-9:
