@@ -78,7 +78,7 @@ def test_e15_neighbours_of_a_step_are_not_independent_given_x0_nor_are_x1_and_x2
 
 
 def test_e15_the_minimiser_of_the_printed_form_has_three_times_the_variance():
-    # Data N(0, 1); the best linear model of x_1 given x_2 under each form, by a grid over factor and variance.
+    # Data N(0, 1); the best linear model of x_1 given x_2 under each form (by a grid over both).
     schedule = NoiseSchedule.from_beta([0.01, 0.01])
     points = cubature(3)
     noise = np.ascontiguousarray(points[:, 1:, None])
