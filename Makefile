@@ -1,0 +1,65 @@
+# `make demo` and `make test` set up .venv and run; `make help` lists the rest.
+# The plain pip lines they stand for are in the README.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MINUTES ?= 8
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test smoke lint bench mutation clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/'
+
+demo: $(VENV)/demo.stamp  ## train on MNIST for MINUTES=8 minutes and draw what was learned into out/
+	$(BIN)/python demo/mnist.py --minutes $(MINUTES) --out out
+
+test: lint  ## lint, then every test
+	$(BIN)/python -m pytest -q
+
+smoke: $(VENV)/demo.stamp  ## the demo in some seconds, drawn into a folder that is removed
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
+	$(BIN)/python demo/mnist.py --minutes 0.2 --images 32 --out "$$out"
+
+lint: $(VENV)/test.stamp  ## ruff
+	$(BIN)/python -m ruff check .
+
+bench: $(VENV)/bench.stamp  ## the speed of a training and a sampling step, beside PyTorch's
+	$(BIN)/python tests/bench/bench.py
+
+mutation: $(VENV)/mutation.stamp  ## change the mathematics line by line: which changes does no test notice?
+	$(BIN)/python -m mutmut run
+	$(BIN)/python -m mutmut results
+
+clean:  ## remove all that make, the demo and the tools have made
+	rm -rf $(VENV) out runs build dist mutants *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find nn tinyddpm demo tests -name __pycache__ -prune -exec rm -rf {} +
+
+# ---- the virtual environment: one, to which each stamp adds what its extras name ----
+
+$(VENV)/demo.stamp: EXTRAS = demo
+$(VENV)/test.stamp: EXTRAS = demo,test
+$(VENV)/bench.stamp: EXTRAS = bench
+$(VENV)/mutation.stamp: EXTRAS = demo,test,mutation
+
+# Without a package index, pip cannot install; but the packages may be there already, beside $(PYTHON). Then .venv is
+# told to look there too, and pip only checks that all that is needed is present, or names what is missing.
+$(VENV)/%.stamp: setup.py pyproject.toml | $(VENV)/bin/python
+	@$(BIN)/python -m pip install -q -e '.[$(EXTRAS)]' || { \
+	  echo; echo "make: pip could not install that (see above). Looking for it beside $(PYTHON)."; \
+	  $(PYTHON) -c 'import site; print(*site.getsitepackages(), site.getusersitepackages(), sep="\n")' \
+	    > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"; \
+	  $(BIN)/python -m pip install -q --no-index --no-build-isolation -e '.[$(EXTRAS)]' || { \
+	    echo; echo "make: the package named above is neither to be downloaded nor beside $(PYTHON). Connect to a"; \
+	    echo "make: network, or name a Python that has it: make PYTHON=/path/to/python"; exit 1; }; }
+	@touch $@
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) > /dev/null || { \
+	  echo "make: there is no $(PYTHON); name a Python of version 3.11 or later: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: Python 3.11 or later is needed, and $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
+	  echo "make: name a later one: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

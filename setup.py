@@ -1,0 +1,33 @@
+"""What is installed: the packages `tinyddpm` and `nn`, and the command `tinyddpm`."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+here = Path(__file__).parent
+version = re.search(r'^__version__ = "(.+)"', (here / "tinyddpm/__init__.py").read_text("utf-8"), re.MULTILINE)
+readme = here / "README.md"
+
+setup(
+    name="tinyddpm",
+    version=version[1],
+    description="Denoising diffusion from the array up: the mathematics, the network and its gradients, on NumPy",
+    long_description=readme.read_text("utf-8") if readme.exists() else "",
+    long_description_content_type="text/markdown",
+    author="the tinyddpm authors",
+    license="MIT",
+    packages=["tinyddpm", "nn"],
+    python_requires=">=3.11",
+    install_requires=["numpy>=2", "threadpoolctl>=3"],
+    extras_require={
+        "demo": ["matplotlib>=3.8", "pillow>=10", "tqdm>=4.60"],
+        "cuda12": ["cupy-cuda12x>=13"],
+        "cuda13": ["cupy-cuda13x>=13"],
+        "mpi": ["mpi4py>=4"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.5"],
+        "bench": ["torch>=2.4"],
+        "mutation": ["mutmut>=3.6"],
+    },
+    entry_points={"console_scripts": ["tinyddpm = tinyddpm.cli:main"]},
+)
