@@ -1,0 +1,204 @@
+"""The network: it starts at zero, takes the sizes it says it takes, hears its timestep and its class, refuses the rest."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nn
+from nn import Tensor, gradients, to_numpy
+from tinyddpm.unet import PRESETS, UNet, UNetConfig, timestep_embedding
+
+SMALL = UNetConfig(width=8, multipliers=(1, 2), groups=4)
+CLASSES = UNetConfig(width=8, multipliers=(1, 2), groups=4, classes=3)
+
+
+def images(n=2, h=8, w=8, c=1, seed=0, dtype=np.float32):
+    return np.random.default_rng(seed).standard_normal((n, h, w, c)).astype(dtype)
+
+
+def awake(network, seed=1):
+    """The network with random numbers in all its parameters, those that start at zero too."""
+    rng = np.random.default_rng(seed)
+    for p in network.parameters():
+        p.data += 0.1 * rng.standard_normal(p.shape).astype(p.dtype)
+    return network
+
+
+def differ(a, b):
+    return abs(a.data - b.data).max() > 1e-3
+
+
+# ==== at the start ====
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_an_untrained_network_predicts_zero_so_that_the_loss_starts_at_the_noise_itself(xp, preset):
+    network = UNet(UNetConfig(**PRESETS[preset], classes=10)).to(xp)
+    eps = xp.asarray(images(seed=1))
+    y = network(xp.asarray(images()), np.array([1, 1000]), np.array([0, 10]))
+    assert not to_numpy(y.data).any()
+    assert nn.mse(y, eps).item() == nn.mse(Tensor(eps), xp.zeros_like(eps)).item()
+
+
+def test_the_first_step_changes_the_last_convolution_alone():
+    """All other gradients pass through its zeros; one step later they flow everywhere."""
+    network, x, eps = UNet(SMALL), images(), images(seed=1)
+    names, parameters = list(network.named_parameters()), network.parameters()
+    found = gradients(nn.mse(network(x, np.array([1, 9])), eps), parameters)
+    assert {name for name, g in zip(names, found, strict=True) if g.any()} == {"last.weight", "last.bias"}
+    found = gradients(nn.mse(awake(network)(x, np.array([1, 9])), eps), parameters)
+    assert all(g.any() for g in found), "a parameter that nothing depends on"
+
+
+def test_the_seed_decides_the_weights():
+    a, b, c = (UNet(SMALL, seed).state_dict()["first.weight"] for seed in (0, 0, 1))
+    assert (a == b).all()
+    assert (a != c).any()
+
+
+# ==== shapes ====
+
+
+@settings(max_examples=15)
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(0, 2), st.booleans())
+def test_any_size_its_downsamplings_divide_comes_out_as_it_went_in(n, h, w, channels, down, attention):
+    multipliers = (1, 2, 1)[: down + 1]
+    network = UNet(UNetConfig(channels=channels, width=4, groups=2, multipliers=multipliers, attention=attention))
+    x = images(n, h * 2**down, w * 2**down, channels)
+    y = awake(network)(x, np.full(n, 5))
+    assert (y.shape, y.dtype) == (x.shape, x.dtype)
+    assert np.isfinite(y.data).all()
+
+
+def test_two_blocks_a_level_and_patches_of_pixels():
+    for config in (UNetConfig(width=8, groups=4, blocks=2), UNetConfig(width=8, groups=4, patch=2)):
+        x = images(2, 8, 16)
+        assert awake(UNet(config))(x, np.array([1, 2])).shape == x.shape
+
+
+def test_a_float64_network_computes_in_float64():
+    y = awake(UNet(SMALL).astype(np.float64))(images(dtype=np.float64), np.array([1, 2]))
+    assert y.dtype == np.float64
+
+
+# ==== what the output depends on ====
+
+
+def test_samples_do_not_see_one_another():
+    network, x, t, labels = awake(UNet(CLASSES)), images(4), np.array([1, 10, 100, 1000]), np.array([0, 1, 2, 3])
+    together = network(x, t, labels).data
+    for i in range(4):
+        alone = network(x[i : i + 1], t[i : i + 1], labels[i : i + 1]).data[0]
+        np.testing.assert_allclose(alone, together[i], rtol=0, atol=1e-4 * abs(together).max())
+
+
+def test_every_pixel_hears_every_other_through_the_attention():
+    network, x = awake(UNet(SMALL)), images(1, 16, 16)
+    other = x.copy()
+    other[0, 0, 0, 0] += 3
+    assert (network(x, np.array([5])).data[0, -1, -1] != network(other, np.array([5])).data[0, -1, -1]).all()
+
+
+def test_the_timestep_and_the_class_are_heard_and_no_label_is_the_null_class():
+    network, x, t = awake(UNet(CLASSES)), images(), np.array([7, 7])
+    y = network(x, t, np.array([1, 1]))
+    assert differ(y, network(x, t + 500, np.array([1, 1])))
+    assert differ(y, network(x, t, np.array([2, 2])))
+    np.testing.assert_array_equal(network(x, t).data, network(x, t, np.array([3, 3])).data)
+    assert differ(y, network(x, t))
+
+
+def test_an_array_and_a_tensor_are_the_same_input_and_gradients_reach_it():
+    network, x = awake(UNet(SMALL)), Tensor(images(), requires_grad=True)
+    y = network(x, np.array([1, 2]))
+    np.testing.assert_array_equal(y.data, network(x.data, np.array([1, 2])).data)
+    assert gradients(y.sum(), [x])[0].any()
+
+
+def test_dropout_is_for_training_only():
+    network, x, t = awake(UNet(UNetConfig(width=8, groups=4, multipliers=(1,), dropout=0.5))), images(), np.array([1, 2])
+    still = network.eval()(x, t)
+    np.testing.assert_array_equal(network(x, t).data, still.data)
+    with nn.random_state(0, 0, range(2)):
+        assert differ(network.train()(x, t), still)
+
+
+def test_the_gradient_of_the_whole_network_is_that_of_central_differences():
+    """In float64, along a random direction in the image and all parameters at once."""
+    network = awake(UNet(UNetConfig(width=4, groups=2, multipliers=(1, 2), heads=2, classes=2)).astype(np.float64))
+    x, cotangent = Tensor(images(h=4, w=4, dtype=np.float64), requires_grad=True), images(h=4, w=4, dtype=np.float64)
+    leaves, rng = [x, *network.parameters()], np.random.default_rng(0)
+    origins, directions = [p.data for p in leaves], [rng.standard_normal(p.shape) for p in leaves]
+
+    def value(step):
+        for p, origin, direction in zip(leaves, origins, directions, strict=True):
+            p.data = origin + step * direction
+        return (network(x, np.array([3, 800]), np.array([0, 2])) * cotangent).sum()
+
+    found = gradients(value(0), leaves)
+    claimed = sum(float((g * direction).sum()) for g, direction in zip(found, directions, strict=True))
+    measured = (value(1e-6).item() - value(-1e-6).item()) / 2e-6
+    assert claimed == pytest.approx(measured, rel=1e-6)
+
+
+# ==== the embedding of the timestep ====
+
+
+def test_the_embedding_is_sines_and_cosines_of_geometric_frequencies():
+    found = timestep_embedding(np.array([1, 500]), 8)
+    frequencies = [1, 10**-1, 10**-2, 10**-3]
+    for row, t in zip(found, (1, 500), strict=True):
+        expected = [np.sin(t * f) for f in frequencies] + [np.cos(t * f) for f in frequencies]
+        np.testing.assert_allclose(row, expected, atol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_the_embedding_depends_on_t_over_T():
+    np.testing.assert_allclose(timestep_embedding([5], 16, T=10), timestep_embedding([500], 16, T=1000), atol=1e-6)
+
+
+def test_all_timesteps_are_told_apart():
+    embedded = timestep_embedding(np.arange(1, 1001), 16)
+    gaps = abs(embedded[:, None] - embedded[None]).max(-1)
+    assert (gaps + np.eye(1000)).min() > 1e-4
+
+
+# ==== what is refused ====
+
+T2 = np.array([1, 2])
+REFUSED = {
+    "no channels": (SMALL, (images()[..., 0], T2), r"must be \(N, H, W, 1\) .* got \(2, 8, 8\)"),
+    "channels first": (SMALL, (images(2, 1, 8, 8), T2), r"got \(2, 1, 8, 8\)"),
+    "an odd size": (SMALL, (images(2, 8, 7), T2), r"divisible by 2, got \(2, 8, 7, 1\)"),
+    "a size for two downsamplings": (UNetConfig(width=8), (images(2, 6, 8), T2), "divisible by 4"),
+    "one t for two": (SMALL, (images(), T2[:1]), r"t must have shape \(2,\), got \(1,\)"),
+    "a number for t": (SMALL, (images(), 1), r"t must have shape \(2,\), got \(\)"),
+    "labels for another batch": (CLASSES, (images(), T2, np.array([1])), r"labels must have shape \(2,\)"),
+    "labels without classes": (SMALL, (images(), T2, T2), "built without classes"),
+}
+
+
+@pytest.mark.parametrize("config, arguments, words", REFUSED.values(), ids=REFUSED.keys())
+def test_what_does_not_fit_is_refused_with_a_reason(config, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        UNet(config)(*arguments)
+
+
+def test_a_class_it_does_not_know_is_refused():
+    with pytest.raises(IndexError, match=r"must be in 0\.\.3, got 0\.\.4"):
+        UNet(CLASSES)(images(), T2, np.array([0, 4]))
+
+
+def test_an_image_of_another_dtype_is_refused():
+    with pytest.raises(TypeError, match="dtypes differ"):
+        UNet(SMALL)(images(dtype=np.float64), T2)
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"width": 12}, "width 12 does not divide into 8 groups"), ({"blocks": 0}, "at least 1"), ({"T": 0}, "at least 1"),
+    ({"multipliers": (1, 0)}, "at least 1"), ({"classes": -1}, "classes at least 0"),
+])  # fmt: skip
+def test_a_shape_that_cannot_be_built_is_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        UNetConfig(**change)
