@@ -9,8 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tinyddpm.model import ModelConfig
-from tinyddpm.run import checkpoint_path, evaluate_run, plot_run, train_run
+from tinyddpm.run import checkpoint_path, evaluate_run, plot_run, run_config, train_run
 from tinyddpm.train import TrainConfig
 
 
@@ -25,8 +24,9 @@ def main():
 
     out = Path(arguments.out)
     run = out / "run"
-    config = TrainConfig(model=ModelConfig(), data=arguments.data)
-    train_run(run, config, minutes=arguments.minutes, resume=checkpoint_path(run).exists(), device=arguments.device)
+    resume = checkpoint_path(run).exists()
+    config = run_config(run) if resume else TrainConfig(data=arguments.data)
+    train_run(run, config, minutes=arguments.minutes, resume=resume, device=arguments.device)
     evaluate_run(run, images=arguments.images, device=arguments.device)
     for path in plot_run(run, out, device=arguments.device):
         print(path)

@@ -65,7 +65,7 @@ def _parser():
     which.add_argument("--label", type=int, help="one label for all")
     sample.add_argument("--guidance", type=float, default=1.0, help="guidance scale towards the labels (default 1: plain)")
     sample.add_argument("--sampler", choices=SAMPLERS, default="ancestral", help="(default ancestral)")
-    sample.add_argument("--steps", type=_positive, default=100, help="timesteps to visit (default 100)")
+    sample.add_argument("--steps", type=_positive, help="timesteps to visit (default 100)")
 
     evaluate = commands.add_parser("evaluate", parents=[shared, data], help="the bound on test images, in bits/dim")
     evaluate.set_defaults(command=_evaluate)

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from .files import write_atomically
 from .forward import q_sample
 from .progress import progress
 from .schedule import SCHEDULES
-from .train import Trainer, load_model
+from .train import TrainConfig, Trainer, load_model
 
-__all__ = ["train_run", "sample_run", "evaluate_run", "plot_run", "profile_step", "checkpoint_path", "class_labels"]
+__all__ = ["train_run", "sample_run", "evaluate_run", "plot_run", "profile_step", "checkpoint_path", "run_config", "class_labels"]
 
 SAMPLE_STEPS = 100  # of the pictures drawn along the way and by `plot`: a tenth of T, hard to tell from all of it
 STRIP = 10  # images in a strip
@@ -27,6 +28,11 @@ STRIP = 10  # images in a strip
 def checkpoint_path(run):
     """Where the run in directory `run` keeps its state."""
     return Path(run) / "checkpoint.npz"
+
+
+def run_config(run):
+    """The TrainConfig of the run in directory `run`."""
+    return TrainConfig.from_dict(checkpoint.load(checkpoint_path(run))[1])
 
 
 def train_run(run, config, steps=None, minutes=None, resume=False, device="cpu", data_dir=None, threads=None,
@@ -41,6 +47,7 @@ def train_run(run, config, steps=None, minutes=None, resume=False, device="cpu",
         raise FileExistsError(f"{path} exists: pass --resume to go on with that run, or another --out")
     xp = nn.choose_device(device)
     dataset = data.load(config.data, "train", data_dir)
+    config = replace(config, data=dataset.name)  # "auto" becomes what it found
     trainer = Trainer(config, dataset.images, dataset.labels, xp, threads)
     if resume:
         trainer.restore(path)
@@ -125,7 +132,7 @@ def _draw_progress(run, trainer):
     model, labels = trainer.model, class_labels(trainer.config.model, 40)
     trainer.ema.swap()
     try:
-        images = model.generate(40, labels, steps=25, sampler="ddim", seed=1)
+        images = model.generate(40, labels, steps=min(25, model.config.T), sampler="ddim", seed=1)
         plots.save_png(Path(run) / f"samples-{trainer.steps_done:06d}.png", plots.grid(images, 10))
     except RuntimeError as error:  # Pillow is an extra
         print(error, file=sys.stderr)
@@ -138,11 +145,12 @@ def class_labels(config, n):
     return np.arange(n) % config.classes if config.classes else None
 
 
-def sample_run(run, out, n=64, labels=None, guidance_scale=1.0, sampler="ancestral", steps=SAMPLE_STEPS, seed=0,
+def sample_run(run, out, n=64, labels=None, guidance_scale=1.0, sampler="ancestral", steps=None, seed=0,
                device="cpu", threads=None):  # fmt: skip
     """Draw n images with the model of a run into `out`: a .png grid, or a .npz with `samples` and, if any, `labels`.
 
-    labels: a sequence of labels to go through in turn, or None. ValueError for another ending of `out`.
+    labels: a sequence of labels to go through in turn, or None. steps: timesteps to visit, by default SAMPLE_STEPS or
+    all T if those are fewer. ValueError for another ending of `out`.
     """
     out = Path(out)
     if out.suffix not in (".png", ".npz"):
@@ -151,6 +159,7 @@ def sample_run(run, out, n=64, labels=None, guidance_scale=1.0, sampler="ancestr
     chosen = None if labels is None else np.resize(np.asarray(labels, dtype=np.int64), n)
     if chosen is not None and model.config.classes and not (0 <= chosen.min() and chosen.max() < model.config.classes):
         raise ValueError(f"labels must be in 0..{model.config.classes - 1}, got {chosen.min()}..{chosen.max()}")
+    steps = min(SAMPLE_STEPS, model.config.T) if steps is None else steps
     images = model.generate(n, chosen, guidance_scale, sampler, steps, seed,
                             progress=lambda it, **options: progress(it, desc="sampling", **options))  # fmt: skip
     if out.suffix == ".png":
