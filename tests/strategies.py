@@ -1,19 +1,18 @@
 """What hypothesis draws: schedules, timesteps, arrays. And the exact tables they are compared with."""
 
-import math
 from decimal import Decimal, localcontext
 from functools import cache
 
 import numpy as np
 from hypothesis import strategies as st
 
-from tinyddpm import SCHEDULES, NoiseSchedule, named_schedule
+from tinyddpm import SCHEDULES, named_schedule, properties
 
 named_schedule = cache(named_schedule)
 NAMED_CASES = [(name, T) for name in SCHEDULES for T in (1, 2, 10, 1000)]
 
-betas = st.floats(math.log(1e-6), math.log(0.999)).map(math.exp)
-drawn_schedules = st.lists(betas, min_size=1, max_size=64).map(NoiseSchedule.from_beta)
+betas = properties.betas()
+drawn_schedules = properties.drawn_schedules()
 named_schedules = st.sampled_from(NAMED_CASES).map(lambda case: named_schedule(*case))
 schedules = drawn_schedules | named_schedules
 numbers = st.floats(-3, 3, allow_subnormal=False)
