@@ -127,11 +127,11 @@ def _winograd_matrices(dtype, xp):
 
 
 def _both_axes(matrix, planes):
-    """matrix @ P @ matrix.T for every P along the first two axes of planes (K, K, ...), as (M, M, ...)."""
-    m, k = matrix.shape
-    rest = planes.shape[2:]
-    rows = matrix @ planes.reshape(k, -1)
-    return (matrix @ rows.reshape(m, k, -1)).reshape(m, m, *rest)
+    """matrix @ P @ matrix.T for every P along the first two axes of planes (K, K, ...), as (M, M, everything else)."""
+    k = matrix.shape[1]
+    planes = planes.reshape(k, k, -1)
+    # Each product is a batch of k small ones on rows that lie apart: faster than one product k times as wide.
+    return matrix @ (matrix @ planes.swapaxes(0, 1)).swapaxes(0, 1)
 
 
 def conv2d_winograd(x, weight, bias):
@@ -140,28 +140,27 @@ def conv2d_winograd(x, weight, bias):
     o = weight.shape[3]
     xp = x.xp
     output_map, input_map, filter_map = _winograd_matrices(x.dtype, xp)
-    ty, tx = -(-h // 4), -(-w // 4)  # tiles of 4 x 4 outputs; those that hang over the edge are cut off below
+    ty, tx = -(-h // 4), -(-w // 4)  # tiles of 4 x 4 outputs; those that hang over the edge are cut off
     filters = _transform_filters(weight, filter_map)
     inputs = _both_axes(input_map, _tiles(x.data, ty, tx, xp)).reshape(36, -1, c)
-
-    y = _both_axes(output_map, (inputs @ filters).reshape(6, 6, n, ty, tx, o))
-    image = xp.empty((n, ty, 4, tx, 4, o), x.dtype)
-    xp.add(y.transpose(2, 3, 0, 4, 1, 5), bias.data.reshape(-1, 1, 1, 1, 1, o), out=image)
-    image = image.reshape(n, 4 * ty, 4 * tx, o)[:, :h, :w]
+    y = _both_axes(output_map, (inputs @ filters).reshape(6, 6, -1))
+    y = _join_tiles(y.reshape(4, 4, n, ty, tx, o), h, w, xp)
+    y += _per_pixel(bias.data)
 
     def vjp(g):
         g_tiles = _pad_right(g, 4 * ty, 4 * tx, xp).reshape(n, ty, 4, tx, 4, o).transpose(2, 4, 0, 1, 3, 5)
         g_products = _both_axes(output_map.T, g_tiles).reshape(36, -1, o)
         gx = gw = None
         if weight.requires_grad:
-            g_filters = inputs.transpose(0, 2, 1) @ g_products
-            gw = _both_axes(filter_map.T, g_filters.reshape(6, 6, c, o))
+            g_filters = inputs.swapaxes(1, 2) @ g_products
+            gw = _both_axes(filter_map.T, g_filters.reshape(6, 6, -1)).reshape(weight.shape)
         if x.requires_grad:
-            g_inputs = (g_products @ filters.transpose(0, 2, 1)).reshape(6, 6, n, ty, tx, c)
-            gx = _sum_tiles(_both_axes(input_map.T, g_inputs), h, w, xp)
+            g_inputs = g_products @ xp.ascontiguousarray(filters.swapaxes(1, 2))
+            gx = _both_axes(input_map.T, g_inputs.reshape(6, 6, -1))
+            gx = _sum_tiles(gx.reshape(6, 6, n, ty, tx, c), h, w, xp)
         return gx, gw, _bias_gradient(g, bias, xp)
 
-    return node(xp.ascontiguousarray(image), (x, weight, bias), vjp)
+    return node(y, (x, weight, bias), vjp)
 
 
 _filters = contextvars.ContextVar("filters", default=None)
@@ -196,17 +195,24 @@ def _tiles(a, ty, tx, xp):
     return xp.lib.stride_tricks.as_strided(padded, (6, 6, n, ty, tx, c), (sh, sw, sn, 4 * sh, 4 * sw, sc))
 
 
-def _sum_tiles(tiles, h, w, xp):
-    """The transpose of `_tiles`: (6, 6, N, TY, TX, C) added back where the tiles overlap, as (N, H, W, C)."""
+def _join_tiles(tiles, h, w, xp):
+    """Tiles of 4 x 4 pixels (4, 4, N, TY, TX, C) side by side, cut to h x w: (N, H, W, C)."""
     _, _, n, ty, tx, c = tiles.shape
-    # Rows first. In units of four, a tile's rows 0..3 are a block of its own and rows 4..5 the head of the next.
-    rows = xp.zeros((n, ty + 1, 4, 6, tx, c), tiles.dtype)
-    rows[:, :-1] = tiles[:4].transpose(2, 3, 0, 1, 4, 5)
-    rows[:, 1:, :2] += tiles[4:].transpose(2, 3, 0, 1, 4, 5)
-    image = xp.zeros((n, ty + 1, 4, tx + 1, 4, c), tiles.dtype)
-    image[:, :, :, :-1] = rows[:, :, :, :4].transpose(0, 1, 2, 4, 3, 5)
-    image[:, :, :, 1:, :2] += rows[:, :, :, 4:].transpose(0, 1, 2, 4, 3, 5)
-    return image.reshape(n, 4 * ty + 4, 4 * tx + 4, c)[:, 1 : h + 1, 1 : w + 1]
+    image = tiles.transpose(2, 3, 0, 4, 1, 5).reshape(n, 4 * ty, 4 * tx, c)
+    return xp.ascontiguousarray(image[:, :h, :w])
+
+
+def _sum_tiles(tiles, h, w, xp):
+    """The transpose of `_tiles`: (6, 6, N, TY, TX, C), overlapping by two, added up: (N, H, W, C). Overwrites `tiles`.
+
+    Pixels 1..4 of a tile are its own; pixel 0 lies on pixel 4 of the tile before, and pixel 5 on pixel 1 of the next.
+    """
+    tiles[4, :, :, :-1] += tiles[0, :, :, 1:]
+    tiles[1, :, :, 1:] += tiles[5, :, :, :-1]
+    rows = tiles[1:5]
+    rows[:, 4, :, :, :-1] += rows[:, 0, :, :, 1:]
+    rows[:, 1, :, :, 1:] += rows[:, 5, :, :, :-1]
+    return _join_tiles(rows[:, 1:5], h, w, xp)
 
 
 # ==== shared ====
