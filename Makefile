@@ -44,16 +44,10 @@ $(VENV)/test.stamp: EXTRAS = demo,test
 $(VENV)/bench.stamp: EXTRAS = bench
 $(VENV)/mutation.stamp: EXTRAS = demo,test,mutation
 
-# Without a package index, pip cannot install; but the packages may be there already, beside $(PYTHON). Then .venv is
-# told to look there too, and pip only checks that all that is needed is present, or names what is missing.
+# Where no package index answers, what is installed beside $(PYTHON) may be enough: tools/offline.py sees to that.
 $(VENV)/%.stamp: setup.py pyproject.toml | $(VENV)/bin/python
-	@$(BIN)/python -m pip install -q -e '.[$(EXTRAS)]' || { \
-	  echo; echo "make: pip could not install that (see above). Looking for it beside $(PYTHON)."; \
-	  $(PYTHON) -c 'import site; print(*site.getsitepackages(), site.getusersitepackages(), sep="\n")' \
-	    > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"; \
-	  $(BIN)/python -m pip install -q --no-index --no-build-isolation -e '.[$(EXTRAS)]' || { \
-	    echo; echo "make: the package named above is neither to be downloaded nor beside $(PYTHON). Connect to a"; \
-	    echo "make: network, or name a Python that has it: make PYTHON=/path/to/python"; exit 1; }; }
+	@echo "Installing tinyddpm[$(EXTRAS)] into $(VENV): about a minute"
+	@$(BIN)/python -m pip install -q -e '.[$(EXTRAS)]' || $(PYTHON) tools/offline.py $(VENV) $(EXTRAS)
 	@touch $@
 
 $(VENV)/bin/python:

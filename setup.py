@@ -6,13 +6,13 @@ from pathlib import Path
 from setuptools import setup
 
 here = Path(__file__).parent
-version = re.search(r'^__version__ = "(.+)"', (here / "tinyddpm/__init__.py").read_text("utf-8"), re.MULTILINE)
+init = (here / "tinyddpm" / "__init__.py").read_text("utf-8")
 readme = here / "README.md"
 
 setup(
     name="tinyddpm",
-    version=version[1],
-    description="Denoising diffusion from the array up: the mathematics, the network and its gradients, on NumPy",
+    version=re.search(r'^__version__ = "(.+)"', init, re.MULTILINE)[1],
+    description="Denoising diffusion from the array up: the mathematics, the network, its gradients",
     long_description=readme.read_text("utf-8") if readme.exists() else "",
     long_description_content_type="text/markdown",
     author="the tinyddpm authors",
