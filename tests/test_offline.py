@@ -38,5 +38,5 @@ def test_the_new_environment_finds_what_is_beside_this_python(tmp_path):
     subprocess.run([sys.executable, TOOL, tmp_path / "venv", "test"], check=True)
     python = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     code = "import numpy, pytest, tinyddpm; print(tinyddpm.__file__)"
-    found = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    found = subprocess.check_output([python, "-c", code], cwd=tmp_path, text=True)
     assert Path(found.strip()) == TOOL.parent.parent / "tinyddpm" / "__init__.py"

@@ -1,13 +1,13 @@
-"""Where pip cannot install: let .venv use what is installed beside the Python that runs this. See the Makefile.
+"""Where pip cannot install: let .venv use what is installed beside the Python that runs this.
 
     python tools/offline.py .venv demo,test
 
+The Makefile does this where no package index answers.
 Succeeds if that is all which setup.py asks for with those extras, and otherwise names what is missing.
 """
 
 import ast
 import re
-import site
 import sys
 import sysconfig
 from importlib import metadata
@@ -43,7 +43,7 @@ def main(venv, extras):
     wrong = [reason for line in requirements(extras.split(",")) if (reason := what_is_wrong(line))]
     if wrong:
         sys.exit("\n".join([f"pip could not install, and beside {sys.executable}:", *wrong, ADVICE]))
-    places = [ROOT, *site.getsitepackages(), site.getusersitepackages()]
+    places = [ROOT, *(place for place in sys.path if place.endswith(("site-packages", "dist-packages")))]
     packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(Path(venv).resolve())}))
     (packages / "beside.pth").write_text("".join(f"{place}\n" for place in places))
     print(f"Using the packages beside {sys.executable}. The command is `{venv}/bin/python -m tinyddpm`.")
