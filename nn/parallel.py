@@ -54,11 +54,10 @@ class Parallel:
 
     def run(self, function, shards):
         """function(shard) for every shard, yielding results in the order of the shards."""
-        if self._pool is None or len(shards) == 1:
-            with self._blas.limit(limits=self.threads, user_api="blas"), reuse_filters():
-                yield from map(function, shards)
-            return
         with self._blas.limit(limits=1, user_api="blas"), reuse_filters():
+            if self._pool is None or len(shards) == 1:
+                yield from map(function, shards)
+                return
             waiting = deque()
             for shard in shards:
                 waiting.append(self._pool.submit(contextvars.copy_context().run, function, shard))

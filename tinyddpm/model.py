@@ -129,11 +129,12 @@ class DiffusionModel:
         for start in range(0, n, batch):
             numbers = np.arange(start, min(start + batch, n))
             denoise = self.denoiser(None if labels is None else np.asarray(labels)[numbers], guidance_scale)
-            result = sample(
-                denoise, schedule, self.noise(seed, "x_T", 0, numbers),
-                lambda t, numbers=numbers: self.noise(seed, "sampler", t, numbers),
-                sampler=sampler, clip=sampler != "ancestral_eps", progress=progress, keep=keep,
-            )  # fmt: skip
+            with nn.conv.reuse_filters():
+                result = sample(
+                    denoise, schedule, self.noise(seed, "x_T", 0, numbers),
+                    lambda t, numbers=numbers: self.noise(seed, "sampler", t, numbers),
+                    sampler=sampler, clip=sampler != "ancestral_eps", progress=progress, keep=keep,
+                )  # fmt: skip
             x0, states = result if keep is not None else (result, None)
             images.append(from_model(nn.to_numpy(x0)))
             if kept is None and states is not None:

@@ -1,10 +1,10 @@
-"""Convolution and norms as a first NumPy version has them: the second peer of the benchmark."""
+"""Convolution, norms and batches as a first NumPy version has them: the second peer of the benchmark."""
 
 import nn
 from nn.conv import _sum_windows, _windows
 from nn.tensor import node
 
-__all__ = ["conv2d", "group_norm", "group_norm_silu"]
+__all__ = ["WholeBatch", "conv2d", "group_norm", "group_norm_silu"]
 
 
 def conv2d(x, weight, bias, stride=1, padding=0):
@@ -37,3 +37,16 @@ def group_norm(x, weight, bias, groups):
 def group_norm_silu(x, weight, bias, groups):
     """Two ops."""
     return nn.silu(group_norm(x, weight, bias, groups))
+
+
+class WholeBatch:
+    """In place of `nn.Parallel`: the batch at once, and BLAS on as many threads as it likes."""
+
+    def loss_and_gradient(self, loss, parameters, size):
+        value = loss(slice(0, size))
+        found = nn.gradients(value, parameters)
+        return value.data, nn.array_module(value.data).concatenate([g.reshape(-1) for g in found])
+
+    def map(self, function, size):
+        with nn.no_grad():
+            return function(slice(0, size))

@@ -35,7 +35,7 @@ def our_model(seed=0):
     return model
 
 
-def tinyddpm_cases(shard=None):
+def tinyddpm_cases(parallel=None):
     import nn
     from tinyddpm import NoiseSchedule, p_mean_variance
     from tinyddpm.model import ModelConfig, shard_size
@@ -44,7 +44,7 @@ def tinyddpm_cases(shard=None):
     model = our_model()
     parameters, schedule = model.parameters(), NoiseSchedule.linear(1000)
     optimiser, ema = nn.Adam(parameters, 1e-4), nn.EMA(parameters)
-    parallel = nn.Parallel(shard=shard or shard_size(ModelConfig(preset="base")))
+    parallel = parallel or nn.Parallel(shard=shard_size(ModelConfig(preset="base")))
 
     def train(x, noise, t):
         def loss(rows):
@@ -70,7 +70,7 @@ def numpy_im2col_cases():
     import nn
 
     nn.conv.conv2d, nn.norm.group_norm, nn.norm.group_norm_silu = plain.conv2d, plain.group_norm, plain.group_norm_silu
-    return tinyddpm_cases(shard=1 << 30)
+    return tinyddpm_cases(plain.WholeBatch())
 
 
 def torch_cases(channels_last=False, compiled=False):
