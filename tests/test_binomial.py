@@ -2,10 +2,11 @@
 
 import importlib.util
 import itertools
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
-from exact import schedules
+from exact import exp_and_log_of_tensors, schedules
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import assert_close, seeds
@@ -76,6 +77,11 @@ def test_what_never_happens_costs_nothing():
     assert certain.entropy()[0] == 0 and certain.kl(certain)[0] == 0
     assert_close(certain.kl(likely), [-np.log(0.9 * 0.8)])
     assert_close(certain.kl(FAIR_COIN), [2 * np.log(2)])
+
+
+def test_a_distribution_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        FAIR_COIN.one = 0.4
 
 
 def test_a_sample_is_one_where_the_uniform_noise_is_below_the_probability():
@@ -280,6 +286,7 @@ def test_the_ideal_model_of_a_finite_set_samples_the_set():
 
 
 @pytest.mark.parametrize("loss", ["bound", "simple"])
+@exp_and_log_of_tensors()
 def test_training_on_either_loss_finds_the_true_probabilities(loss):
     # One bit, P(x_0 = 1) = 0.8, T = 2; a logit for each x_t and t. The expectation is over all x_0 and x_t.
     schedule, share = NoiseSchedule.from_beta([0.4, 0.6]), 0.8

@@ -1,8 +1,10 @@
 """The loss in continuous time knows the ends of its schedule only; its variance knows the rest. (E35)"""
 
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
-from exact import cubature, hermite
+from exact import cubature, exp_and_log_of_tensors, hermite
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -78,11 +80,17 @@ def test_signal_and_noise_have_the_snr_and_unit_power(log_snr):
     (lambda: SCHEDULES[1](np.array([-0.1])), "u must lie"),
     (lambda: SCHEDULES[2].slope(np.array([np.nan])), "u must lie"),
     (lambda: discretise(SCHEDULES[0], 1), "T must be at least 2"),
-    (lambda: diffusion_loss(SCHEDULES[0], None, np.ones((2, 3)), np.ones(2), np.ones(2)), "noise must have"),
+    (lambda: diffusion_loss(SCHEDULES[0], None, np.ones((2, 3)), np.ones(2), np.ones(2)), "shape of x0"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_refused_by_name(call, named):
     with pytest.raises(ValueError, match=named):
         call()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_schedule_cannot_be_changed(schedule):
+    with pytest.raises(FrozenInstanceError):
+        schedule.high = 9.0
 
 
 # ---- the loss: its mean over u by Gauss-Legendre, piece by piece ----
@@ -248,6 +256,7 @@ def learn(schedule, data_variance, steps, batch, seed):
     return LearnedLogSNR(schedule.high, schedule.low, weights.data)
 
 
+@exp_and_log_of_tensors()
 def test_e35_a_learned_schedule_lowers_the_variance_of_the_estimate_and_leaves_its_mean():
     data_variance, start = 1.0, LearnedLogSNR(HIGH, LOW, np.ones(20))
     learned = learn(start, data_variance, steps=600, batch=256, seed=0)

@@ -46,7 +46,7 @@ def test_by_default_the_flow_ends_in_the_standard_normal():
     denoise, end = ideal_denoiser(data), at_level(data, LOW)
     x_end = probability_flow(denoise, x, HIGH, LOW, 50)
     difference = Gaussian(0 * x_end, 1.0).log_prob(x_end) - end.log_prob(x_end)
-    found = [flow_log_prob(denoise, x, HIGH, LOW, 50, log_prob) for log_prob in (None, end.log_prob)]
+    found = [flow_log_prob(denoise, x, HIGH, LOW, 50, *log_prob) for log_prob in ((), (end.log_prob,))]
     assert_close(found[0] - found[1], difference, rtol=1e-9, scale=1.0)
     assert 1e-4 < abs(difference).max() < 0.1  # the prior term: small, not zero
 
@@ -99,6 +99,7 @@ def test_the_velocity_moves_the_marginal_density_as_the_continuity_equation_says
 def test_divergence_is_the_trace_of_the_jacobian_and_random_probes_estimate_it():
     rng = np.random.default_rng(4)
     matrix, x = rng.normal(size=(4, 4)), rng.normal(size=(3, 2, 2))
+    x[0, 0, 0] = 0
 
     def f(x):
         return (x.reshape(-1, 4) @ matrix.T).reshape(x.shape) + x**2
@@ -121,6 +122,12 @@ def test_float32_stays_float32():
     found = flow_log_prob(model, x, np.float64(2.0), np.float64(-2.0), 20)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, flow_log_prob(denoise, x.astype(float), 2.0, -2.0, 20), rtol=1e-3)
+
+
+def test_one_step_is_a_step():
+    x = np.ones((2, 3))
+    halved = probability_flow(lambda x, level: 0 * x, x, 0.0, -1e-3, 1)
+    assert_close(halved, x * np.exp(0.25e-3), rtol=1e-6)  # dx/dl = -x/4 at l = 0
 
 
 def test_no_steps_are_refused():

@@ -1,6 +1,8 @@
 """The oracles are right: the same numbers by other routes. (E6, E9, E26-E29 on data of every kind)"""
 
 
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 from exact import COVARIANCE, KINDS, any_data, kinds, line, schedules
@@ -275,6 +277,11 @@ def test_what_makes_no_sense_is_refused_by_name(call, error, named):
         call(oracle)
 
 
+def test_a_mixture_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        gaussian_data([0.0], 1.0).means = np.ones((1, 1))
+
+
 def test_data_given_as_integers_or_float32_are_computed_with_in_float64():
     third = np.float32(1 / 3)
     for data in (gaussian_data(np.array([third]), third), gaussian_data([1], 2), finite_data([[1], [2]])):
@@ -294,4 +301,5 @@ def test_a_covariance_without_full_rank_is_a_distribution_all_the_same():
     for scale in (1e-6, 1.0, 1e6):  # where an eigenvalue comes out as minus rounding
         for direction in np.random.default_rng(1).normal(size=(20, 6)):
             variances = gaussian_data(np.zeros(6), scale * np.outer(direction, direction)).variances
-            assert (variances >= 0).all() and abs(variances.sum() / (scale * direction @ direction) - 1) < 1e-12
+            assert (variances >= 0).all()
+            assert abs(variances.sum() / (scale * direction @ direction) - 1) < 1e-12

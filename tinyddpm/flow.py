@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from .continuous import signal_and_noise
-from .gaussian import Gaussian, sum_per_sample
+from .gaussian import STANDARD_NORMAL, sum_per_sample
 
 __all__ = ["probability_flow", "flow_log_prob", "flow_velocity", "divergence"]
 
@@ -20,7 +20,7 @@ def probability_flow(denoise, x, start, end, steps):
     return integrate(lambda x, level: (flow_velocity(denoise, x, level), 0.0), x, start, end, steps)[0]
 
 
-def flow_log_prob(denoise, x, start, end, steps, log_prob=None, probes=None):
+def flow_log_prob(denoise, x, start, end, steps, log_prob=STANDARD_NORMAL.log_prob, probes=None):
     """log q(x at log_snr = start), in nats, by following the flow to log_snr = end: (N,).
 
     log_prob(x) -> (N,): the density there, N(0, I) unless given. probes: vectors for `divergence`; without
@@ -34,7 +34,7 @@ def flow_log_prob(denoise, x, start, end, steps, log_prob=None, probes=None):
         return velocity(x), divergence(velocity, x, probes)
 
     x_end, growth = integrate(rates, x, start, end, steps)
-    return (Gaussian(0 * x_end, 1.0).log_prob if log_prob is None else log_prob)(x_end) + growth
+    return log_prob(x_end) + growth
 
 
 def flow_velocity(denoise, x, log_snr):
@@ -49,7 +49,7 @@ def divergence(f, x, probes=None):
     probes: a list of vectors v like x, of which the mean of v . (df/dx) v is taken: for random signs an
     unbiased estimate (Hutchinson). Without them, the sum over all unit vectors.
     """
-    size = float(np.finfo(x.dtype).eps) ** (1 / 3)  # balances rounding and curvature
+    size = np.finfo(x.dtype).eps ** (1 / 3)  # balances rounding and curvature
     total = 0.0
     for v in unit_vectors(x) if probes is None else probes:
         change = (f(x + size * v) - f(x - size * v)) / (2 * size)
