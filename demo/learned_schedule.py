@@ -2,7 +2,7 @@
 
     python demo/learned_schedule.py [--out out]
 
-In continuous time the bound depends on the ends of the schedule only (Kingma et al. 2021), so what lies between
+In continuous time the bound knows the ends of the schedule only (Kingma et al. 2021), so what lies between
 is free to be chosen for a small variance. Data are Gaussian with a spectrum like that of images; their ideal
 denoiser is known, so nothing here but the schedule is learned. Takes some seconds.
 """
