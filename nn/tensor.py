@@ -22,14 +22,15 @@ def node(data, parents, vjp):
     the result to a tuple with one gradient (or None) per parent, in order; a gradient may have the parent's shape
     or the broadcast shape, which the engine sums back. TypeError where the parents' dtypes differ.
     """
-    if any(parent.data.dtype != parents[0].data.dtype for parent in parents[1:]):
-        raise TypeError(f"{op_name(vjp)}: dtypes differ: {', '.join(str(p.dtype) for p in parents)}")
+    needs_gradient = False
+    for parent in parents:  # a plain loop: this runs for every op
+        if parent.data.dtype != parents[0].data.dtype:
+            raise TypeError(f"{op_name(vjp)}: dtypes differ: {', '.join(str(p.dtype) for p in parents)}")
+        needs_gradient = needs_gradient or parent.requires_grad
     for hook in op_hooks:
         hook("forward", op_name(vjp), data)
-    if grad_enabled():
-        for parent in parents:
-            if parent.requires_grad:
-                return Tensor(data, True, parents, vjp)
+    if needs_gradient and grad_enabled():
+        return Tensor(data, True, parents, vjp)
     return Tensor(data)
 
 

@@ -1,6 +1,7 @@
 """Progress of long work on the terminal, with tqdm where it is installed. Next: mnist.py, which uses it."""
 
 import sys
+import time
 
 __all__ = ["progress"]
 
@@ -8,7 +9,8 @@ __all__ = ["progress"]
 def progress(iterable=None, desc="", **options):
     """A tqdm bar over `iterable`, or one to `.update(n)`; takes tqdm's options.
 
-    Without tqdm, or where stderr is no terminal (a log, a pipe), it says `desc ...` once and draws nothing.
+    Without tqdm, or where stderr is no terminal (a log, a pipe), it says `desc ...` once, and then, every 30 seconds,
+    the text last given to `set_postfix_str`.
     """
     try:
         from tqdm import tqdm  # here, because `import tinyddpm` must not wait for it
@@ -23,7 +25,7 @@ class _Plain:
     """The part of tqdm's interface used here, without the bar."""
 
     def __init__(self, iterable, desc):
-        self.iterable = iterable
+        self.iterable, self.desc, self.said = iterable, desc, time.monotonic()
         print(f"{desc} ...", file=sys.stderr, flush=True)
 
     def __iter__(self):
@@ -39,7 +41,9 @@ class _Plain:
         pass
 
     def set_postfix_str(self, text):
-        pass
+        if time.monotonic() - self.said > 30:
+            self.said = time.monotonic()
+            print(f"{self.desc}: {text}", file=sys.stderr, flush=True)
 
     def close(self):
         pass
