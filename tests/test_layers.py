@@ -1,4 +1,4 @@
-"""Layers: which parameters are found and how they are named, saving and restoring, what each layer computes."""
+"""Layers: which parameters are found and by what names, saving and restoring, what each layer computes."""
 
 import numpy as np
 import pytest
@@ -61,11 +61,12 @@ def test_a_state_is_a_copy_and_loading_copies_into_the_same_arrays():
     assert net.scale.data.tolist() == [1, 1]
 
 
+LAST = NAMES[-1]
 BROKEN = {
     "missing": (lambda s: s.pop("scale"), r"missing \['scale'\], unknown \[\]"),
     "unknown": (lambda s: s.update(more=s["scale"]), r"missing \[\], unknown \['more'\]"),
-    "shape": (lambda s: s.update({NAMES[-1]: np.ones(4, np.float32)}), r"pair.0.bias: .*\(3,\), got float32 \(4,\)"),
-    "dtype": (lambda s: s.update({NAMES[-1]: np.ones(3)}), r"pair.0.bias: expected float32 \(3,\), got float64"),
+    "shape": (lambda s: s.update({LAST: np.ones(4, np.float32)}), r"pair.0.bias: .*, got float32 \(4,\)"),
+    "dtype": (lambda s: s.update({LAST: np.ones(3)}), r"pair.0.bias: expected float32 \(3,\), got float64"),
 }
 
 
@@ -113,14 +114,15 @@ def test_a_layer_computes_what_its_parameters_say(layer, shape, expected):
 def test_group_norm_applies_silu_where_it_is_told_to(silu):
     layer, x = nn.GroupNorm(4, 2, silu=silu), Tensor(rng(1).standard_normal((2, 3, 3, 4)).astype(np.float32))
     expected = nn.group_norm(x, layer.weight, layer.bias, 2)
-    np.testing.assert_allclose(layer(x).data, (nn.silu(expected) if silu else expected).data, rtol=1e-5, atol=1e-6)
+    expected = nn.silu(expected) if silu else expected
+    np.testing.assert_allclose(layer(x).data, expected.data, rtol=1e-5, atol=1e-6)
 
 
 def test_a_convolution_takes_a_bias_of_each_sample_in_place_of_its_own():
     layer, x = nn.Conv2d(1, 2, rng=rng(), bias=False), Tensor(np.ones((3, 4, 4, 1), np.float32))
     bias = Tensor(np.arange(6, dtype=np.float32).reshape(3, 2))
     difference = layer(x, bias=bias).data - layer(x, bias=bias * 0).data
-    np.testing.assert_allclose(difference, np.broadcast_to(bias.data[:, None, None], difference.shape), atol=1e-6)
+    np.testing.assert_allclose(difference, bias.data[:, None, None] + np.zeros((4, 4, 1)), atol=1e-6)
     assert list(layer.named_parameters()) == ["weight"]
 
 
@@ -172,12 +174,13 @@ def test_a_layer_that_starts_at_zero_gives_zero(layer):
 
 
 @pytest.mark.parametrize("layer, fan_in", [
-    (nn.Linear(100, 2000, rng=rng()), 100), (nn.Conv2d(50, 400, rng=rng()), 450), (nn.Embedding(100, 2000, rng=rng()), 1),
+    (nn.Linear(100, 2000, rng=rng()), 100), (nn.Conv2d(50, 400, rng=rng()), 450),
+    (nn.Embedding(100, 2000, rng=rng()), 1),
 ], ids=["Linear", "Conv2d", "Embedding"])  # fmt: skip
 def test_weights_start_normal_with_variance_one_over_fan_in(layer, fan_in):
     w = layer.weight.data.astype(np.float64) * np.sqrt(fan_in)
     assert layer.weight.dtype == np.float32
-    assert abs(w.mean()) < 5 / np.sqrt(w.size)  # five standard deviations of the mean, and of the variance, sqrt(2 / n)
+    assert abs(w.mean()) < 5 / np.sqrt(w.size)  # five standard deviations, as below
     assert abs(w.var() - 1) < 5 * np.sqrt(2 / w.size)
 
 

@@ -1,4 +1,4 @@
-"""Every op: its value, its gradient, its dtypes, what it keeps, what it refuses. The ops are in op_table.py."""
+"""Every op of op_table.py: its value, its gradient, its dtypes, what it keeps. And what ops refuse."""
 
 import gc
 import inspect
@@ -47,7 +47,8 @@ def test_the_value_is_what_numpy_says(op, xp, data):
 @given(data=st.data())
 def test_the_gradient_is_that_of_central_differences(op, xp, data):
     arrays, keywords = drawn_inputs(data, op, xp)
-    nn.gradcheck(lambda *tensors: op.call(*tensors, **keywords), *arrays, seed=data.draw(st.integers(0, 2**32)))
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    nn.gradcheck(lambda *tensors: op.call(*tensors, **keywords), *arrays, seed=seed)
 
 
 @every_op
@@ -109,7 +110,7 @@ REFUSED = {
     "add": (lambda: x + zeros(2), ValueError, "broadcast"),
     "add: integers": (lambda: x + np.arange(3), TypeError, "floating-point array, got int64"),
     "add: a list": (lambda: x + [1, 2, 3], TypeError, "cannot use list"),
-    "pow: an array": (lambda: x ** np.ones(3), TypeError, "the exponent must be a Python number, got ndarray"),
+    "pow: an array": (lambda: x ** np.ones(3), TypeError, "must be a Python number, got ndarray"),
     "matmul: one axis": (lambda: x @ zeros(3), ValueError, r"matmul needs .*, got \(2, 3\) @ \(3,\)"),
     "matmul: inner sizes": (lambda: x @ x, ValueError, r"matmul needs .*, got \(2, 3\) @ \(2, 3\)"),
     "sum": (lambda: x.sum(axis=2), ValueError, "axis 2 is out of bounds"),
@@ -138,18 +139,18 @@ REFUSED = {
     "dropout: all": (lambda: nn.dropout(x, 1.0), ValueError, r"rate must be in \[0, 1\), got 1"),
     "dropout: negative": (lambda: nn.dropout(x, -0.1), ValueError, r"rate must be in \[0, 1\), got -0.1"),
     "dropout: no state": (lambda: nn.dropout(x, 0.5), RuntimeError, "random_state"),
-    "attention: widths": (lambda: nn.attention(x, zeros(2, 4), x), ValueError, r"got \(2, 3\), \(2, 4\), \(2, 3\)"),
+    "attention: widths": (lambda: nn.attention(x, zeros(2, 4), x), ValueError, r"got .* \(2, 4\), \(2, 3\)"),
     "attention: lengths": (lambda: nn.attention(x, x, zeros(3, 3)), ValueError, r"got .* \(3, 3\)"),
     "mse": (lambda: nn.mse(x, zeros(3)), ValueError, r"got \(2, 3\) and \(3,\)"),
     "cross_entropy: logits": (lambda: nn.cross_entropy(zeros(2), labels), ValueError, r"\(N, K\)"),
-    "cross_entropy: labels": (lambda: nn.cross_entropy(x, labels[:1]), ValueError, r"got \(2, 3\) and \(1,\)"),
+    "cross_entropy: labels": (lambda: nn.cross_entropy(x, labels[:1]), ValueError, r"\(2, 3\) and \(1,\)"),
     "cross_entropy: floats": (lambda: nn.cross_entropy(x, np.ones(2)), TypeError, "integers, got float64"),
-    "cross_entropy: a class too many": (lambda: nn.cross_entropy(x, labels + 2), IndexError, r"0\.\.2, got 2\.\.3"),
+    "cross_entropy: too large": (lambda: nn.cross_entropy(x, labels + 2), IndexError, r"0\.\.2, got 2\.\.3"),
     "cross_entropy: negative": (lambda: nn.cross_entropy(x, labels - 1), IndexError, r"0\.\.2, got -1\.\.0"),
-    "group_norm": (lambda: nn.group_norm(images, row, row, 3), ValueError, "2 channels do not divide into 3 groups"),
+    "group_norm": (lambda: nn.group_norm(images, row, row, 3), ValueError, "do not divide into 3 groups"),
     "group_norm: no group": (lambda: nn.group_norm(images, row, row, 0), ValueError, "into 0 groups"),
-    "group_norm: weight": (lambda: nn.group_norm(images, zeros(3), row, 1), ValueError, r"must be \(2,\) .*\(3,\)"),
-    "group_norm_silu": (lambda: nn.group_norm_silu(images, row, zeros(1), 1), ValueError, r"must be \(2,\) .*\(1,\)"),
+    "group_norm: weight": (lambda: nn.group_norm(images, zeros(3), row, 1), ValueError, r"\(2,\) .*\(3,\)"),
+    "group_norm_silu": (lambda: nn.group_norm_silu(images, row, row, 3), ValueError, "into 3 groups"),
     "layer_norm": (lambda: nn.layer_norm(images, row, zeros(1)), ValueError, r"must be \(2,\) .*\(1,\)"),
 }  # fmt: skip
 
@@ -163,7 +164,8 @@ def test_what_does_not_fit_is_refused_with_a_reason(call, error, words):
 def test_every_op_that_joins_or_shapes_has_a_refusal():
     elementwise = {"exp", "log", "sqrt", "tanh", "sigmoid", "silu", "relu", "softplus"}
     tested_in_conv = {"conv2d", "upsample_nearest", "average_pool"}
-    assert FUNCTIONS.keys() - elementwise - tested_in_conv == {name.split(":")[0] for name in REFUSED} & FUNCTIONS.keys()
+    refused = {name.split(":")[0] for name in REFUSED} & FUNCTIONS.keys()
+    assert refused == FUNCTIONS.keys() - elementwise - tested_in_conv
 
 
 # ==== far from zero ====
@@ -243,7 +245,7 @@ def test_gradcheck_sees_two_parts_in_a_million_and_names_the_input():
 
 
 def test_gradcheck_sees_a_norm_whose_gradient_is_wrong_in_a_way_that_sums_to_zero():
-    """Under a cotangent of ones the outputs of a norm sum to a constant, and any multiple of its gradient passes."""
+    """Under a cotangent of ones a norm's outputs sum to a constant: any multiple of its gradient passes."""
 
     def wrong(z):
         y = nn.layer_norm(z, Tensor(np.ones(4)), Tensor(np.zeros(4)))

@@ -17,7 +17,8 @@ SIZE = 10  # in shards of four: the last one has two
 
 def batch(size=SIZE, dtype=np.float32, width=8, side=12):
     """The parameters of a network whose every layer is in use, and the loss of some rows of a batch."""
-    network = UNet(UNetConfig(width=width, multipliers=(1, 2), groups=4, classes=3, dropout=0.1)).astype(dtype)
+    config = UNetConfig(width=width, multipliers=(1, 2), groups=4, classes=3, dropout=0.1)
+    network = UNet(config).astype(dtype)
     rng = np.random.default_rng(0)
     for p in network.parameters():
         p.data += 0.1 * rng.standard_normal(p.shape).astype(dtype)
@@ -33,7 +34,7 @@ def batch(size=SIZE, dtype=np.float32, width=8, side=12):
 
 @pytest.mark.parametrize("size", [SIZE, 4], ids=["three shards", "one shard"])
 def test_the_result_is_the_same_bit_for_bit_on_any_number_of_threads(size):
-    parameters, loss = batch(size, width=32, side=28)  # large enough for BLAS to use threads of its own, if it may
+    parameters, loss = batch(size, width=32, side=28)  # so large that BLAS would use threads of its own
     expected, gradient = Parallel(threads=1).loss_and_gradient(loss, parameters, size)
     for threads in (2, 3):
         found = Parallel(threads).loss_and_gradient(loss, parameters, size)

@@ -1,6 +1,7 @@
-"""The counter-based generator: known answers, what its numbers depend on and what not, how they are distributed."""
+"""The counter-based generator: known answers, what its numbers depend on, how they are distributed."""
 
 import math
+import statistics
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -37,10 +38,11 @@ def test_philox_takes_arrays_of_counters_that_broadcast(xp):
 # ==== what the numbers depend on ====
 
 draws = pytest.mark.parametrize("draw", [uniform, normal])
+word = st.integers(0, 2**32 - 1)
 
 
 @draws
-@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=5), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1))
+@given(st.lists(word, min_size=1, max_size=5), word, st.integers(0, 2**64 - 1))
 def test_a_sample_does_not_depend_on_the_batch_it_is_drawn_in(draw, samples, seed, step):
     together = draw(seed, "noise", step, samples, (3, 5))
     for row, sample in zip(together, samples, strict=True):
@@ -83,7 +85,7 @@ def test_normal_is_the_transform_of_box_and_muller(xp):
     np.testing.assert_allclose(drawn, np.concatenate(expected, axis=1), rtol=0, atol=2e-6)
 
 
-# The samples are fixed, so these either hold or do not. Each bound would fail by chance for one seed in a million.
+# The numbers are fixed, so these hold or do not. Each bound would fail for about one seed in a million.
 COUNT = 1 << 20
 SIGMAS = 5  # two-sided: 6e-7
 
@@ -94,7 +96,7 @@ def largest_distance(numbers, cdf):
     return max(abs(expected - steps[1:]).max(), abs(expected - steps[:-1]).max())
 
 
-@pytest.mark.parametrize("draw, cdf", [(uniform, lambda x: x), (normal, lambda x: (1 + math.erf(x / 2**0.5)) / 2)])
+@pytest.mark.parametrize("draw, cdf", [(uniform, lambda x: x), (normal, statistics.NormalDist().cdf)])
 def test_quantiles(draw, cdf):
     """Dvoretzky, Kiefer, Wolfowitz and Massart: P(distance > d) <= 2 exp(-2 n d^2)."""
     numbers = draw(0, "quantiles", 0, range(128), (1024,)).reshape(-1).astype(np.float64)
@@ -110,9 +112,8 @@ def test_moments_of_the_normal():
 def test_neighbours_are_uncorrelated():
     """Neighbours in a sample, the two halves of Box and Muller, samples, steps and streams."""
     z = normal(0, "noise", 0, range(1024), (1024,)).astype(np.float64)
-    others = [np.roll(z, 1, axis=1), np.roll(z, 512, axis=1), np.roll(z, 1, axis=0),
-              normal(0, "noise", 1, range(1024), (1024,)), normal(0, "other", 0, range(1024), (1024,))]  # fmt: skip
-    for other in others:
+    later, apart = (normal(0, *key, range(1024), (1024,)) for key in (("noise", 1), ("other", 0)))
+    for other in (np.roll(z, 1, axis=1), np.roll(z, 512, axis=1), np.roll(z, 1, axis=0), later, apart):
         assert abs((z * other).mean()) < SIGMAS / math.sqrt(COUNT)
         assert abs((z**2 * other**2).mean() - 1) < SIGMAS * math.sqrt(8 / COUNT)
 
@@ -129,9 +130,9 @@ def test_randint_is_uniform_over_its_range():
 
 
 @pytest.mark.parametrize("change, words", [
-    ({"seed": -1}, "seed must be in 0"), ({"seed": 2**32}, "got 4294967296 and 0"), ({"step": -1}, "got 0 and -1"),
-    ({"step": 2**64}, "step in 0"), ({"samples": [-1]}, "got int64 -1..-1"), ({"samples": [2**32]}, "samples must be"),
-    ({"samples": [0.5]}, "got float64 0.5..0.5"),
+    ({"seed": -1}, "seed must be in 0"), ({"seed": 2**32}, "got 4294967296 and 0"),
+    ({"step": -1}, "got 0 and -1"), ({"step": 2**64}, "step in 0"), ({"samples": [-1]}, "got int64 -1..-1"),
+    ({"samples": [2**32]}, "samples must be"), ({"samples": [0.5]}, "got float64 0.5..0.5"),
 ])  # fmt: skip
 def test_numbers_out_of_range_are_refused(change, words):
     with pytest.raises(ValueError, match=words):

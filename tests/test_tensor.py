@@ -245,7 +245,7 @@ BINARY = [operator.add, operator.sub, operator.mul, operator.truediv]
 
 @pytest.mark.parametrize("op", BINARY, ids=lambda op: op.__name__)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("number", [2, 2.5, True, np.float64(2.5)], ids=["int", "float", "bool", "np.float64"])
+@pytest.mark.parametrize("number", [2, 2.5, True, np.float64(2.5)], ids=lambda n: type(n).__name__)
 def test_a_python_number_takes_the_dtype_of_what_it_meets(xp, op, dtype, number):
     x = Tensor(xp.asarray([1.0, 3.0], dtype=dtype))
     a = np.array([1.0, 3.0])

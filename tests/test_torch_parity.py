@@ -1,4 +1,4 @@
-"""The network against the same network in PyTorch (torch_unet.py): same weights, same output, same gradients."""
+"""The network against PyTorch's (torch_unet.py): same weights, same output, same gradients."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ CONFIGS = {
     "small": UNetConfig(width=16, multipliers=(1, 2, 2)),
     "two blocks a level": UNetConfig(width=8, groups=4, multipliers=(1, 2), blocks=2),
     "no attention": UNetConfig(width=8, groups=2, multipliers=(2, 1), attention=False),
-    "classes and colours": UNetConfig(channels=3, width=8, groups=4, multipliers=(1, 3), heads=2, classes=10, T=100),
+    "classes": UNetConfig(channels=3, width=8, groups=4, multipliers=(1, 3), heads=2, classes=10, T=100),
 }
 
 
@@ -31,7 +31,7 @@ def one_thread():
 
 
 def networks(config, dtype):
-    """Ours and theirs, with the same random weights everywhere: layers that start at zero would hide the rest."""
+    """Ours and theirs with the same random weights everywhere: a layer that starts at zero hides the rest."""
     ours, rng = UNet(config).astype(dtype), np.random.default_rng(1)
     for p in ours.parameters():
         p.data += 0.05 * rng.standard_normal(p.shape).astype(dtype)
@@ -66,10 +66,10 @@ def ours_and_theirs(config, dtype):
     their_y = theirs(x, t, labels)
     their_loss = torch.nn.functional.mse_loss(their_y, eps)
     their_loss.backward()
-    return (
-        (y.data.transpose(0, 3, 1, 2), loss.item(), {k: p.detach().numpy() for k, p in laid_out.named_parameters()}),
-        (their_y.detach().numpy(), their_loss.item(), {k: p.grad.numpy() for k, p in theirs.named_parameters()}),
-    )
+    found = {name: p.detach().numpy() for name, p in laid_out.named_parameters()}
+    expected = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
+    y, their_y = y.data.transpose(0, 3, 1, 2), their_y.detach().numpy()
+    return (y, loss.item(), found), (their_y, their_loss.item(), expected)
 
 
 @pytest.mark.parametrize("dtype, rtol", [("float32", 1e-4), ("float64", 1e-9)])
