@@ -138,6 +138,8 @@ def test_e14_bound_is_made_of_its_terms_each_with_its_own_noise(T, options):
 def test_e14_total_adds_every_term():
     bound = Bound(np.float64([1, 2]), np.float64([[0, 0], [0, 0], [3, 4], [5, 6]]), np.float64([7, 8]))
     assert bound.total.tolist() == [16, 20]
+    with pytest.raises(AttributeError):
+        bound.prior = 0.0
 
 
 def test_e14_respaced_bound_tells_the_model_the_original_timesteps():
@@ -186,7 +188,7 @@ def test_denoising_terms_clip_and_start_at_t_2():
         denoising_term(schedule, half, x0, 1, noise)
     with pytest.raises(ValueError, match=r"t must lie in 2\.\.4"):
         step_kl(schedule, x0, x0, 1)
-    with pytest.raises(ValueError, match="x0_hat must have the shape of x0"):
+    with pytest.raises(ValueError, match="x0_hat must have the shape of x0, "):
         step_kl(schedule, x0, x0[:1], 2)
 
 
