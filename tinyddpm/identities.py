@@ -34,6 +34,11 @@ class Coefficients:
         opinions = from_xt * xt / self.alpha**0.5 + from_x0 * self.signal_prev**0.5 * x0
         return opinions / (from_xt + from_x0)
 
+    @property
+    def end_error(self):
+        """The error of x_0 at t = 1, where the tables have no roundings added up yet."""
+        return self.unit / 2 / (self.noise * self.alpha**0.5)
+
     def root_error(self, *variances):
         """The error of the roots of variances that have an error of two units each, added up."""
         return sum(2 * self.unit / (variance + 2 * self.unit) ** 0.5 for variance in variances)
@@ -187,7 +192,7 @@ def posterior_end(c):
     c = replace(c, t=1)
     mean, variance = c.adapter.posterior(c.x0, c.xt, 1)
     found, nothing = np.stack([mean, np.broadcast_to(variance, c.x0.shape)]), 0 * c.x0
-    return found, np.stack([c.x0, nothing]), np.stack([4 * c.k.unit / c.k.noise * c.size, nothing])
+    return found, np.stack([c.x0, nothing]), np.stack([c.k.end_error * c.size, nothing])
 
 
 # ---- predictions: value and x_0 tell the same, given x_t ----
@@ -250,8 +255,7 @@ def step_variance(c):
 @identity("E29 last mean", "the last step, from t = 1, leads to x0_hat", ("step",))
 def last_mean(c):
     c = replace(c, t=1)
-    tolerance = 4 * c.k.unit / (c.k.noise * c.k.alpha**0.5) * c.size
-    return c.adapter.step(c.x0, c.xt, 1, 0 * c.noise), c.x0, tolerance
+    return c.adapter.step(c.x0, c.xt, 1, 0 * c.noise), c.x0, c.k.end_error * c.size
 
 
 @identity("E29 last noise", "the last step, from t = 1, adds no noise", ("step",))

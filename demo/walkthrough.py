@@ -1,0 +1,334 @@
+"""From -log p(x_0) to ||eps - eps_hat||^2, number by number, on a mixture of two Gaussians in one dimension.
+
+    python demo/walkthrough.py --out out/walkthrough
+
+Read it from top to bottom. Each section ends where the next begins, every claim is an assertion, and four
+figures are drawn. There is no network: the best possible model of such data is known, so that no training
+blurs the numbers. The E-numbers are the project's equation numbers. It takes half a minute.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from tinyddpm import Gaussian, NoiseSchedule, loss, q_posterior, q_sample, q_step, variational_bound
+from tinyddpm import bound_forms as forms
+from tinyddpm.bound import denoising_term, prior_term, reconstruction_term
+from tinyddpm.oracle import Oracle, mixture_data
+from tinyddpm.prediction import eps_from_x0, mean_from_eps, score_from_x0, x0_from_score
+from tinyddpm.reverse import p_mean_variance
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+INK, RED, BLUE, GREEN, GREY = "#1f2933", "#d1495b", "#30638e", "#3c896d", "#9aa5b1"
+DATA = mixture_data([0.3, 0.7], [[-0.7], [0.5]], [[0.04], [0.02]])
+X0 = np.array([[0.4]])  # the one data point that we follow, (N, d) = (1, 1)
+T = 40
+
+
+def schedule_of(T):
+    """log SNR falls evenly from 6 to -9 in T steps."""
+    return NoiseSchedule.from_alpha_bar(1 / (1 + np.exp(-np.linspace(6, -9, T))))
+
+
+SCHEDULE = schedule_of(T)
+MODEL = Oracle(DATA, SCHEDULE).denoise  # (x_t, t) -> E[x_0 | x_t], what a perfect network would say
+SIGMA2 = "beta"  # the variance of the reverse steps: sigma_t^2 = beta_t
+RNG = np.random.default_rng(0)
+
+# E f(eps) = WEIGHTS @ f(NODES) for standard normal eps: expectations without sampling error.
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
+NODES, WEIGHTS = NODES[:, None], WEIGHTS / WEIGHTS.sum()
+MANY_X0 = np.repeat(X0, len(NODES), axis=0)
+
+
+def same(name, a, b, tolerance=1e-11):
+    """Print both sides of an equality, and insist on it."""
+    print(f"  {name:82} {a:+.10f} = {b:+.10f}")
+    assert abs(a - b) <= tolerance * max(1, abs(a)), name
+
+
+def normal(shape):
+    return lambda t: RNG.standard_normal(shape)
+
+
+def figure(columns):
+    fig, axes = plt.subplots(1, columns, figsize=(5.2 * columns, 3.7), constrained_layout=True, squeeze=False)
+    for ax in axes[0]:
+        ax.spines[["top", "right"]].set_visible(False)
+    return fig, axes[0]
+
+
+# ---- 1. what is to be minimised: -log p(x_0) ----
+
+
+def model_log_likelihood(schedule, x0):
+    """log p(x_0), x_1..x_T integrated out on a grid: what cannot be done for images."""
+    denoise = Oracle(DATA, schedule).denoise
+    grid = np.linspace(-4.5, 4.5, 1201)[:, None]
+    density = np.exp(Gaussian(0 * grid, 1.0).log_prob(grid))  # p(x_T)
+    for t in range(schedule.T, 0, -1):
+        p = p_mean_variance(schedule, denoise(grid, t), grid, t, SIGMA2)
+        square = ((x0 if t == 1 else grid) - p.mean.T) ** 2
+        kernel = np.exp(-square / (2 * p.variance)) / np.sqrt(2 * np.pi * p.variance)  # p(x_{t-1} | x_t)
+        density = kernel @ density * (grid[1, 0] - grid[0, 0])
+    return float(np.log(density[0]))
+
+
+def likelihood():
+    print("1. -log p(x_0): the model is a chain, and its likelihood an integral over x_1..x_T")
+    logs = Gaussian(np.zeros((3000, 1)), 1.0).log_prob(RNG.standard_normal((3000, 1)))
+    print(f"  why the log: of {len(logs)} densities the product is {np.exp(logs).prod()} in floating point, "
+          f"the sum of logarithms {logs.sum():.1f}")  # fmt: skip
+    assert np.exp(logs).prod() == 0
+    nll = -model_log_likelihood(SCHEDULE, X0)
+    print(f"  -log p(x_0) of the model, integrated on a grid      {nll:.6f} nats")
+    print(f"  -log q(x_0) of the data                             {-DATA.log_prob(X0)[0]:.6f} nats")
+    return nll
+
+
+# ---- 2. the bound, and its three terms ----
+
+
+def terms(schedule, x0):
+    """L_T, [L_{t-1} for t = 2..T], L_0: expectations over x_t by quadrature, no sampling. (E14)"""
+    denoise, many = Oracle(DATA, schedule).denoise, np.repeat(x0, len(NODES), axis=0)
+    steps = [denoising_term(schedule, denoise, many, t, NODES, SIGMA2) for t in range(2, schedule.T + 1)]
+    last = reconstruction_term(schedule, denoise, many, NODES, SIGMA2, decoder=Gaussian.log_prob)
+    return float(prior_term(schedule, x0)[0]), np.array(steps) @ WEIGHTS, float(WEIGHTS @ last)
+
+
+def three_terms(nll):
+    print("2. -log p(x_0) <= L_T + sum L_{t-1} + L_0, nothing but Gaussians that are known (E14)")
+    prior, steps, last = terms(SCHEDULE, X0)
+    bound = prior + steps.sum() + last
+    print(f"  L_T {prior:.2e} (small, not zero), sum of L_1..L_T-1 {steps.sum():.6f}, L_0 {last:.6f}")
+    print(f"  the bound {bound:.6f}, {bound - nll:.6f} above -log p(x_0)")
+    assert prior > 0 and bound > nll
+    drawn = variational_bound(SCHEDULE, MODEL, np.repeat(X0, 20000, axis=0), normal((20000, 1)), SIGMA2,
+                              decoder=Gaussian.log_prob).total  # fmt: skip
+    error = drawn.std() / len(drawn) ** 0.5
+    print(f"  the same from one random x_t for each t, 20000 times: {drawn.mean():.6f} +- {error:.6f}")
+    assert abs(drawn.mean() - bound) < 4 * error
+    return prior, steps, last
+
+
+def draw_bound(out, steps, prior, last):
+    lengths = [10, 20, 40, 80]
+    schedules = [schedule_of(n) for n in lengths]
+    bounds = [np.sum([np.sum(part) for part in terms(schedule, X0)]) for schedule in schedules]
+    exact = [-model_log_likelihood(schedule, X0) for schedule in schedules]
+    assert all(b > e for b, e in zip(bounds, exact, strict=True))
+    fig, (left, right) = figure(2)
+    left.bar(range(2, T + 1), steps, color=BLUE, label="$L_{t-1}$, t = 2..T")
+    left.bar([1], [last], color=RED, label="$L_0$, at t = 1 (negative: a density)")
+    left.bar([T + 1], [prior], color=GREEN, label=f"$L_T$ = {prior:.0e}")
+    left.axhline(0, color=INK, lw=0.8)
+    left.set(xlabel="t", ylabel="nats", title=f"The bound's terms at $x_0$ = {X0[0, 0]}")
+    left.legend(frameon=False)
+    right.semilogx(lengths, bounds, "o-", color=BLUE, label="the bound")
+    right.semilogx(lengths, exact, "o-", color=RED, label="$-\\log p(x_0)$, integrated on a grid")
+    right.axhline(-DATA.log_prob(X0)[0], color=GREY, ls="--", label="$-\\log q(x_0)$ of the data")
+    right.set_xticks(lengths, lengths)
+    right.minorticks_off()
+    right.set(xlabel="steps T", ylabel="nats", title="The bound closes as T grows")
+    right.legend(frameon=False)
+    fig.savefig(out / "1_bound.png", dpi=130)
+
+
+# ---- 3. one term: from a KL to ||eps - eps_hat||^2 ----
+
+
+def one_term(steps, t=20):
+    print(f"3. one term, L_{{t-1}} at t = {t}: six ways to write one number (E19, E22)")
+    xt = q_sample(SCHEDULE, MANY_X0, t, NODES)
+    x0_hat = MODEL(xt, t)
+    q, p = q_posterior(SCHEDULE, MANY_X0, xt, t), p_mean_variance(SCHEDULE, x0_hat, xt, t, SIGMA2)
+    ratio = SCHEDULE.beta_tilde[t] / SCHEDULE.beta[t]
+    c_t = (ratio - 1 - np.log(ratio)) / 2  # the KL of the two variances: no parameters in it
+    eps_hat = eps_from_x0(SCHEDULE, x0_hat, xt, t)
+
+    def expected_square(error):
+        return WEIGHTS @ error[:, 0] ** 2
+
+    kl = WEIGHTS @ q.kl(p)
+    mean = expected_square(q.mean - p.mean) / (2 * SCHEDULE.beta[t])
+    x0 = loss.loss_weight(SCHEDULE, "x0", t, SIGMA2) * expected_square(MANY_X0 - x0_hat)
+    snr = loss.snr_weight(SCHEDULE, t) * expected_square(MANY_X0 - x0_hat)
+    weight = loss.loss_weight(SCHEDULE, "eps", t, SIGMA2)
+    eps = weight * expected_square(NODES - eps_hat)
+    same("E KL(q(x_t-1|x_t,x_0) || p(x_t-1|x_t)), as summed above", kl, steps[t - 2])
+    same("E |mu_tilde - mu|^2 / (2 sigma^2) + c_t, the KL of the variances", mean + c_t, kl)
+    same("alpha_bar_t-1 beta^2 / (2 sigma^2 (1 - alpha_bar)^2) E |x_0 - x0_hat|^2", x0, mean)
+    same("(SNR(t-1) - SNR(t))/2 E |x_0 - x0_hat|^2, times beta_tilde/sigma^2", snr * ratio, x0)
+    same("beta^2 / (2 sigma^2 alpha (1 - alpha_bar)) E |eps - eps_hat|^2", eps, x0)
+    simple = WEIGHTS @ loss.l_simple(NODES, eps_hat)
+    same("weight L_simple; drop the weight, and this is what is trained (E23)", weight * simple, eps)
+
+
+# ---- 4. two misconceptions ----
+
+
+def which_noise(t=20):
+    print("4a. the network predicts the TOTAL noise in x_t, not that of the last step (E4, E8)")
+    x0, total, last = RNG.standard_normal((3, 100000, 1))
+    x_prev = q_sample(SCHEDULE, x0, t - 1, total)
+    xt = q_step(SCHEDULE, x_prev, t, last)
+    eps = eps_from_x0(SCHEDULE, x0, xt, t)
+    mean = q_posterior(SCHEDULE, x0, xt, t).mean
+    right = mean_from_eps(SCHEDULE, eps, xt, t)
+    worst = abs(right - mean).argmax()
+    same("the posterior's mean from the total noise, at its worst", right[worst, 0], mean[worst, 0])
+    wrong = float(np.mean((mean_from_eps(SCHEDULE, last, xt, t) - mean) ** 2) ** 0.5)
+    print(f"  with the last step's noise instead it is off by {wrong:.4f}; one step is only "
+          f"{SCHEDULE.beta[t] ** 0.5:.4f} wide")  # fmt: skip
+    assert wrong > 0.1 * SCHEDULE.beta[t] ** 0.5
+    share, measured = (SCHEDULE.beta[t] / SCHEDULE.one_minus_alpha_bar[t]) ** 0.5, float(np.mean(eps * last))
+    print(f"  their correlation is sqrt(beta/(1 - alpha_bar)) = {share:.4f}, measured {measured:.4f}")
+    assert abs(share - measured) < 5 / len(x0) ** 0.5
+
+
+def which_variance(out, last):
+    print("4b. which variance at t = 1: beta_tilde_1 = 0, and a likelihood needs more (E9, E21)")
+    x1 = q_sample(SCHEDULE, MANY_X0, 1, NODES)
+    square = WEIGHTS @ (MANY_X0 - MODEL(x1, 1))[:, 0] ** 2
+
+    def l0(variance):
+        return square / (2 * variance) + np.log(2 * np.pi * variance) / 2  # E12
+
+    used, other = SCHEDULE.beta[1], SCHEDULE.beta_tilde[2]
+    same("L_0 at sigma_1^2 = beta_1, as summed above", l0(used), last)
+    print(f"  at beta_tilde_2 {l0(other):.4f}, at the best, E|x_0 - x0_hat|^2, {l0(square):.4f}")
+    print("  a sampler adds no noise at t = 1: x_0 is the mean itself")
+    assert SCHEDULE.beta_tilde[1] == 0 and l0(square) <= min(l0(used), l0(other))
+    fig, (ax,) = figure(1)
+    variances = np.geomspace(square / 30, square * 300, 300)
+    ax.semilogx(variances, l0(variances), color=INK)
+    for name, variance, color in (("$E|x_0 - \\hat x_0|^2$, the best", square, GREEN),
+                                  ("$\\tilde\\beta_2$", other, BLUE), ("$\\beta_1$", used, RED)):  # fmt: skip
+        ax.plot(variance, l0(variance), "o", color=color, ms=8, label=f"{name} = {variance:.4f}")
+    ax.set(xlabel="$\\sigma_1^2$ (0 would make it infinite)", ylabel="$L_0$ in nats",
+           title="Which variance at t = 1", ylim=(l0(square) - 0.3, l0(square) + 4))  # fmt: skip
+    ax.legend(frameon=False)
+    fig.savefig(out / "2_variance_at_1.png", dpi=130)
+
+
+# ---- 5. the score ----
+
+
+def the_score(out, t=14):
+    print("5. the score of x_t is the posterior mean of conditional scores, and -eps_hat scaled (E25-E27)")
+    oracle = Oracle(DATA, SCHEDULE)
+    x = np.linspace(-2, 2, 201)[:, None]
+    points = np.linspace(-2, 2, 4001)[:, None]  # x_0, to be integrated over
+    step = x - SCHEDULE.alpha_bar[t] ** 0.5 * points.T
+    log_joint = DATA.log_prob(points) - step**2 / (2 * SCHEDULE.one_minus_alpha_bar[t])
+    posterior = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
+    posterior /= posterior.sum(axis=1, keepdims=True)  # q(x_0 | x_t) on the points, for each x_t
+    conditional = score_from_x0(SCHEDULE, np.broadcast_to(points.T, step.shape).copy(), x + 0 * step, t)
+    marginal = (posterior * conditional).sum(axis=1, keepdims=True)
+    i = 130
+    score, x0_hat = oracle.score(x, t), MODEL(x, t)
+    name = f"E[conditional score | x_t = {x[i, 0]:.2f}], and grad log q(x_t)"
+    same(name, marginal[i, 0], score[i, 0], 1e-9)
+    assert np.allclose(marginal, score, rtol=1e-8, atol=1e-8)
+    from_eps = -eps_from_x0(SCHEDULE, x0_hat, x, t) / SCHEDULE.one_minus_alpha_bar[t] ** 0.5
+    same("-eps_hat / sqrt(1 - alpha_bar)", from_eps[i, 0], score[i, 0])
+    tweedie = x0_from_score(SCHEDULE, score, x, t)
+    same("Tweedie: (x_t + (1 - alpha_bar) score) / sqrt(alpha_bar)", tweedie[i, 0], x0_hat[i, 0])
+    fig, (left, right) = figure(2)
+    for n, x0 in enumerate((-0.9, -0.7, -0.5, 0.3, 0.5, 0.7)):
+        line = score_from_x0(SCHEDULE, np.full_like(x, x0), x, t)
+        left.plot(x, line, color=GREY, lw=0.9, label="conditional scores, six $x_0$" if n == 0 else None)
+    left.plot(x, score, color=RED, lw=2.5, label="their posterior mean: the score")
+    left.set(xlabel="$x_t$", title=f"The score at t = {t}", ylim=(-12, 12), xlim=(-1.6, 1.6))
+    left.legend(frameon=False)
+    for s, color in ((1, GREY), (t, RED), (26, BLUE)):
+        right.plot(x, np.exp(oracle.log_prob(x, s)), color=color, label=f"$q(x_{{{s}}})$")
+    right.set(xlabel="$x_t$", title="The densities whose logarithm it is the slope of", xlim=(-2, 2))
+    right.legend(frameon=False)
+    fig.savefig(out / "3_score.png", dpi=130)
+
+
+# ---- 6. estimators: the same mean, another variance ----
+
+
+def four_forms(ax, n=20000):
+    print("6a. the bound in four forms, from the same paths, for a good and for a bad model (E14-E17)")
+    path = forms.q_path(SCHEDULE, np.repeat(X0, n, axis=0), normal((n, 1)))
+    ends = [MANY_X0, q_sample(SCHEDULE, MANY_X0, 1, NODES)]
+    bad = lambda xt, t: 0.4 * MODEL(xt, t)  # noqa: E731
+    # The better the model, the nearer is the path form to the same number for every path: -log p(x_0).
+    models = (-0.2, MODEL, "the ideal model", BLUE), (0.2, bad, "0.4 times that", RED)
+    for shift, model, name, color in models:
+        reverse = forms.reverse_model(SCHEDULE, model, SIGMA2)
+        edge = forms.entropy_edge(SCHEDULE, reverse, ends)
+        values = [
+            forms.denoising_form(SCHEDULE, reverse, path),
+            -forms.entropy_form(SCHEDULE, reverse, path) - WEIGHTS @ edge,
+            forms.consistency_form(SCHEDULE, reverse, path),
+            forms.path_form(SCHEDULE, reverse, path),
+        ]
+        print(f"  {name}: " + ", ".join(f"{v.mean():.3f} +- {v.std() / n**0.5:.3f}" for v in values))
+        for value in values[1:]:  # the same bound on average, path by path another number
+            difference = value - values[0]
+            assert abs(difference.mean()) < 4 * difference.std() / n**0.5
+        variances = [value.var() for value in values]
+        ax.bar_label(ax.bar(np.arange(4) + shift, variances, 0.4, color=color, label=name), fmt="%.2g")
+    ax.set_xticks(range(4), ["denoising", "entropy", "consistency", "whole path"])
+    ax.set(title="The bound in four forms", ylabel="variance of one path, nats$^2$", yscale="log")
+    ax.legend(frameon=False)
+
+
+def three_samplers(ax, steps):
+    print("6b. the sum over t from 8 timesteps: uniform, stratified, importance-sampled (E36)")
+    mean = np.concatenate([[0, 0], steps])  # by t = 0..T; t = 1 is L_0, a term of its own
+    probabilities = loss.importance_probabilities(mean**2, uniform=0.05)
+    n, repeats = 8, 4000
+    alike = np.append(0.0, np.full(T, 1 / T))
+    samplers = {
+        "uniform": lambda: loss.uniform_timesteps(T, n, RNG),
+        "stratified": lambda: loss.stratified_timesteps(T, n, RNG),
+        "importance": lambda: loss.importance_timesteps(probabilities, n, RNG),
+    }
+    predicted = {
+        "uniform": loss.draw_variance(mean, mean**2, alike) * T**2 / n,
+        "importance": loss.draw_variance(mean, mean**2, probabilities) * T**2 / n,
+    }
+    measured = {}
+    for name, draw in samplers.items():
+        sums = np.array([T * np.mean(weights * mean[t]) for t, weights in (draw() for _ in range(repeats))])
+        measured[name] = sums.var()
+        known = f", predicted {predicted[name]:.5f}" if name in predicted else ""
+        print(f"  {name:12} {sums.mean():.4f}, variance {sums.var():.5f}{known}; the sum is {mean.sum():.4f}")
+        assert abs(sums.mean() - mean.sum()) < 5 * sums.std() / repeats**0.5
+        assert name not in predicted or abs(sums.var() / predicted[name] - 1) < 0.15
+    assert measured["uniform"] > max(measured["stratified"], measured["importance"])
+    bars = ax.bar(list(measured), list(measured.values()), color=[RED, BLUE, GREEN])
+    ax.bar_label(bars, fmt="%.1e")
+    ax.set(title=f"$\\sum L_{{t-1}}$ from {n} timesteps", ylabel="variance, nats$^2$", yscale="log")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", default="out/walkthrough", help="folder for the figures")
+    out = Path(parser.parse_args().out)
+    out.mkdir(parents=True, exist_ok=True)
+    prior, steps, last = three_terms(likelihood())
+    draw_bound(out, steps, prior, last)
+    one_term(steps)
+    which_noise()
+    which_variance(out, last)
+    the_score(out)
+    fig, (left, right) = figure(2)
+    four_forms(left)
+    three_samplers(right, steps)
+    fig.savefig(out / "4_estimators.png", dpi=130)
+    print(*sorted(out.glob("*.png")), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
