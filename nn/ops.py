@@ -81,7 +81,7 @@ def clip(x, low, high):
 
 def where(condition, x, y):
     """x where `condition` (a boolean array), else y; all three broadcast. x or y may be a Python number."""
-    if getattr(condition, "dtype", None) != bool:
+    if getattr(condition, "dtype", np.dtype(float)).kind != "b":
         raise TypeError(f"where needs a boolean array, got {getattr(condition, 'dtype', type(condition).__name__)}")
     if not isinstance(x, Tensor):
         if not isinstance(y, Tensor):

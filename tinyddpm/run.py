@@ -57,7 +57,7 @@ def train_run(run, config, steps=None, minutes=None, resume=False, device="cpu",
 
     start, first, saved, drawn = time.monotonic(), trainer.steps_done, time.monotonic(), time.monotonic()
     with _stop_on_signal() as stopped, _training_bar(trainer, steps, minutes) as show:
-        for step, _ in trainer.run(steps, minutes):
+        for _ in trainer.run(steps, minutes):
             show()
             now = time.monotonic()
             if now - saved > save_seconds:
