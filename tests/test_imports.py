@@ -120,7 +120,8 @@ def test_importing_loads_no_optional_package():
 
 @every(NN + TINYDDPM + DEMO + TESTS)
 def test_a_file_can_be_held_in_the_head(path):
-    assert len(path.read_text("utf-8").splitlines()) <= 300
+    limit = 400 if path in TESTS else 300  # tests are a list, read a piece at a time
+    assert len(path.read_text("utf-8").splitlines()) <= limit
 
 
 @every(NN + TINYDDPM + DEMO)
