@@ -193,15 +193,15 @@ def test_s_must_come_before_t():
 
 def test_data_noise_and_states_must_be_alike():
     schedule, x = NoiseSchedule.linear(10), np.ones((2, 3))
-    for f in (
-        lambda y: q_sample(schedule, x, 2, y),
-        lambda y: q_step(schedule, x, 2, y),
-        lambda y: q_posterior(schedule, y, x, 2),
-        lambda y: q_bridge(schedule, x, y, 2),
+    for f, name, other in (
+        (lambda y: q_sample(schedule, x, 2, y), "noise", "the mean"),
+        (lambda y: q_step(schedule, x, 2, y), "noise", "the mean"),
+        (lambda y: q_posterior(schedule, y, x, 2), "x0", "xt"),
+        (lambda y: q_bridge(schedule, x, y, 2), "x_next", "x_prev"),
     ):
-        with pytest.raises(ValueError, match="shape"):
+        with pytest.raises(ValueError, match=f"^{name} must have the shape of {other}, "):
             f(x[:1])
-        with pytest.raises(TypeError, match="dtype"):
+        with pytest.raises(TypeError, match=f"^{name} must have the dtype of {other}, "):
             f(x.astype(np.float32))
         with pytest.raises(TypeError, match="floating"):
             f(x.astype(int))

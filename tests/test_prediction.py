@@ -147,9 +147,10 @@ def test_errors_name_the_kind_the_range_and_the_argument():
     for f in (x0_from, from_x0):
         with pytest.raises(ValueError, match="unknown prediction 'epsilon'.*eps, x0, v, score, mean"):
             f(schedule, "epsilon", x, x, 1)
-        with pytest.raises(ValueError, match="must have the shape of xt"):
+        name = {x0_from: "prediction", from_x0: "x0"}[f]
+        with pytest.raises(ValueError, match=f"^{name} must have the shape of xt, "):
             f(schedule, "eps", x[:1], x, 1)
-        with pytest.raises(TypeError, match="must have the dtype of xt"):
+        with pytest.raises(TypeError, match=f"^{name} must have the dtype of xt, "):
             f(schedule, "eps", x.astype(np.float32), x, 1)
         for kind in set(PREDICTIONS) - {"x0"}:
             with pytest.raises(ValueError, match=r"t must lie in 1\.\.10"):

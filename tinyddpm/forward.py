@@ -16,7 +16,7 @@ __all__ = [
 
 def q_transition(schedule, x_prev, t):
     """q(x_t | x_{t-1}): one step, t in 1..T. (Ho et al. 2020 eq. 2; E1)"""
-    alpha, beta = gather(schedule.alpha, t, x_prev, first=1), gather(schedule.beta, t, x_prev, first=1)
+    alpha, beta = gather(schedule.alpha, t, x_prev, first=1), gather(schedule.beta, t, x_prev)
     return Gaussian(alpha**0.5 * x_prev, beta)  # E1
 
 

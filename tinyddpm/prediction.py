@@ -16,7 +16,7 @@ __all__ = [
 def signal_and_noise(schedule, xt, t):
     """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t): x_t = signal x_0 + noise eps."""
     signal = gather(schedule.alpha_bar, t, xt, first=1) ** 0.5
-    return signal, gather(schedule.one_minus_alpha_bar, t, xt, first=1) ** 0.5
+    return signal, gather(schedule.one_minus_alpha_bar, t, xt) ** 0.5
 
 
 def x0_from_eps(schedule, eps, xt, t):
@@ -69,8 +69,8 @@ def mean_from_x0(schedule, x0, xt, t):
 
 def mean_from_eps(schedule, eps, xt, t):
     """The mean of q(x_{t-1} | x_t, x_0), from the total noise eps. (Ho et al. 2020 eq. 11; E8)"""
-    alpha, beta = gather(schedule.alpha, t, xt, first=1), gather(schedule.beta, t, xt, first=1)
     _, noise = signal_and_noise(schedule, xt, t)
+    alpha, beta = gather(schedule.alpha, t, xt), gather(schedule.beta, t, xt)
     return (xt - beta / noise * eps) / alpha**0.5  # E8
 
 
