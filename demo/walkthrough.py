@@ -10,8 +10,8 @@ blurs the numbers. The E-numbers are the project's equation numbers. It takes ha
 import argparse
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from walkthrough_figures import draw_bound, draw_estimators, draw_last_term, draw_score
 
 from tinyddpm import Gaussian, NoiseSchedule, loss, q_posterior, q_sample, q_step, variational_bound
 from tinyddpm import bound_forms as forms
@@ -20,10 +20,6 @@ from tinyddpm.oracle import Oracle, mixture_data
 from tinyddpm.prediction import eps_from_x0, mean_from_eps, score_from_x0, x0_from_score
 from tinyddpm.reverse import p_mean_variance
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-
-INK, RED, BLUE, GREEN, GREY = "#1f2933", "#d1495b", "#30638e", "#3c896d", "#9aa5b1"
 DATA = mixture_data([0.3, 0.7], [[-0.7], [0.5]], [[0.04], [0.02]])
 X0 = np.array([[0.4]])  # the one data point that we follow, (N, d) = (1, 1)
 T = 40
@@ -53,13 +49,6 @@ def same(name, a, b, tolerance=1e-11):
 
 def normal(shape):
     return lambda t: RNG.standard_normal(shape)
-
-
-def figure(columns):
-    fig, axes = plt.subplots(1, columns, figsize=(5.2 * columns, 3.7), constrained_layout=True, squeeze=False)
-    for ax in axes[0]:
-        ax.spines[["top", "right"]].set_visible(False)
-    return fig, axes[0]
 
 
 # ---- 1. what is to be minimised: -log p(x_0) ----
@@ -116,34 +105,22 @@ def three_terms(nll):
     return prior, steps, last
 
 
-def draw_bound(out, steps, prior, last):
-    lengths = [10, 20, 40, 80]
-    schedules = [schedule_of(n) for n in lengths]
-    bounds = [np.sum([np.sum(part) for part in terms(schedule, X0)]) for schedule in schedules]
-    exact = [-model_log_likelihood(schedule, X0) for schedule in schedules]
-    assert all(b > e for b, e in zip(bounds, exact, strict=True))
-    fig, (left, right) = figure(2)
-    left.bar(range(2, T + 1), steps, color=BLUE, label="$L_{t-1}$, t = 2..T")
-    left.bar([1], [last], color=RED, label="$L_0$, at t = 1 (negative: a density)")
-    left.bar([T + 1], [prior], color=GREEN, label=f"$L_T$ = {prior:.0e}")
-    left.axhline(0, color=INK, lw=0.8)
-    left.set(xlabel="t", ylabel="nats", title=f"The bound's terms at $x_0$ = {X0[0, 0]}")
-    left.legend(frameon=False)
-    right.semilogx(lengths, bounds, "o-", color=BLUE, label="the bound")
-    right.semilogx(lengths, exact, "o-", color=RED, label="$-\\log p(x_0)$, integrated on a grid")
-    right.axhline(-DATA.log_prob(X0)[0], color=GREY, ls="--", label="$-\\log q(x_0)$ of the data")
-    right.set_xticks(lengths, lengths)
-    right.minorticks_off()
-    right.set(xlabel="steps T", ylabel="nats", title="The bound closes as T grows")
-    right.legend(frameon=False)
-    fig.savefig(out / "1_bound.png", dpi=130)
+def by_length(lengths):
+    """{T: (the bound, -log p(x_0))}: the bound closes as T grows."""
+    results = {}
+    for n in lengths:
+        schedule = schedule_of(n)
+        prior, steps, last = terms(schedule, X0)
+        results[n] = prior + steps.sum() + last, -model_log_likelihood(schedule, X0)
+        assert results[n][0] > results[n][1]
+    return results
 
 
 # ---- 3. one term: from a KL to ||eps - eps_hat||^2 ----
 
 
 def one_term(steps, t=20):
-    print(f"3. one term, L_{{t-1}} at t = {t}: six ways to write one number (E19, E22)")
+    print(f"3. one term, L_{{t-1}} at t = {t}: from a KL to the loss, c_t being dropped on the way (E19, E22)")
     xt = q_sample(SCHEDULE, MANY_X0, t, NODES)
     x0_hat = MODEL(xt, t)
     q, p = q_posterior(SCHEDULE, MANY_X0, xt, t), p_mean_variance(SCHEDULE, x0_hat, xt, t, SIGMA2)
@@ -161,7 +138,7 @@ def one_term(steps, t=20):
     weight = loss.loss_weight(SCHEDULE, "eps", t, SIGMA2)
     eps = weight * expected_square(NODES - eps_hat)
     same("E KL(q(x_t-1|x_t,x_0) || p(x_t-1|x_t)), as summed above", kl, steps[t - 2])
-    same("E |mu_tilde - mu|^2 / (2 sigma^2) + c_t, the KL of the variances", mean + c_t, kl)
+    same(f"E |mu_tilde - mu|^2 / (2 sigma^2) + c_t, the KL of the variances, {c_t:.7f}", mean + c_t, kl)
     same("alpha_bar_t-1 beta^2 / (2 sigma^2 (1 - alpha_bar)^2) E |x_0 - x0_hat|^2", x0, mean)
     same("(SNR(t-1) - SNR(t))/2 E |x_0 - x0_hat|^2, times beta_tilde/sigma^2", snr * ratio, x0)
     same("beta^2 / (2 sigma^2 alpha (1 - alpha_bar)) E |eps - eps_hat|^2", eps, x0)
@@ -204,16 +181,7 @@ def which_variance(out, last):
     print(f"  at beta_tilde_2 {l0(other):.4f}, at the best, E|x_0 - x0_hat|^2, {l0(square):.4f}")
     print("  a sampler adds no noise at t = 1: x_0 is the mean itself")
     assert SCHEDULE.beta_tilde[1] == 0 and l0(square) <= min(l0(used), l0(other))
-    fig, (ax,) = figure(1)
-    variances = np.geomspace(square / 30, square * 300, 300)
-    ax.semilogx(variances, l0(variances), color=INK)
-    for name, variance, color in (("$E|x_0 - \\hat x_0|^2$, the best", square, GREEN),
-                                  ("$\\tilde\\beta_2$", other, BLUE), ("$\\beta_1$", used, RED)):  # fmt: skip
-        ax.plot(variance, l0(variance), "o", color=color, ms=8, label=f"{name} = {variance:.4f}")
-    ax.set(xlabel="$\\sigma_1^2$ (0 would make it infinite)", ylabel="$L_0$ in nats",
-           title="Which variance at t = 1", ylim=(l0(square) - 0.3, l0(square) + 4))  # fmt: skip
-    ax.legend(frameon=False)
-    fig.savefig(out / "2_variance_at_1.png", dpi=130)
+    draw_last_term(out / "2_variance_at_1.png", l0, square, other, used)
 
 
 # ---- 5. the score ----
@@ -239,51 +207,40 @@ def the_score(out, t=14):
     same("-eps_hat / sqrt(1 - alpha_bar)", from_eps[i, 0], score[i, 0])
     tweedie = x0_from_score(SCHEDULE, score, x, t)
     same("Tweedie: (x_t + (1 - alpha_bar) score) / sqrt(alpha_bar)", tweedie[i, 0], x0_hat[i, 0])
-    fig, (left, right) = figure(2)
-    for n, x0 in enumerate((-0.9, -0.7, -0.5, 0.3, 0.5, 0.7)):
-        line = score_from_x0(SCHEDULE, np.full_like(x, x0), x, t)
-        left.plot(x, line, color=GREY, lw=0.9, label="conditional scores, six $x_0$" if n == 0 else None)
-    left.plot(x, score, color=RED, lw=2.5, label="their posterior mean: the score")
-    left.set(xlabel="$x_t$", title=f"The score at t = {t}", ylim=(-12, 12), xlim=(-1.6, 1.6))
-    left.legend(frameon=False)
-    for s, color in ((1, GREY), (t, RED), (26, BLUE)):
-        right.plot(x, np.exp(oracle.log_prob(x, s)), color=color, label=f"$q(x_{{{s}}})$")
-    right.set(xlabel="$x_t$", title="The densities whose logarithm it is the slope of", xlim=(-2, 2))
-    right.legend(frameon=False)
-    fig.savefig(out / "3_score.png", dpi=130)
+    some_x0 = -0.9, -0.7, -0.5, 0.3, 0.5, 0.7
+    several = [score_from_x0(SCHEDULE, np.full_like(x, x0), x, t)[:, 0] for x0 in some_x0]
+    densities = {s: np.exp(oracle.log_prob(x, s)) for s in (1, t, 26)}
+    draw_score(out / "3_score.png", x[:, 0], t, several, score[:, 0], densities)
 
 
 # ---- 6. estimators: the same mean, another variance ----
 
 
-def four_forms(ax, n=20000):
+def four_forms(n=20000):
     print("6a. the bound in four forms, from the same paths, for a good and for a bad model (E14-E17)")
     path = forms.q_path(SCHEDULE, np.repeat(X0, n, axis=0), normal((n, 1)))
     ends = [MANY_X0, q_sample(SCHEDULE, MANY_X0, 1, NODES)]
-    bad = lambda xt, t: 0.4 * MODEL(xt, t)  # noqa: E731
-    # The better the model, the nearer is the path form to the same number for every path: -log p(x_0).
-    models = (-0.2, MODEL, "the ideal model", BLUE), (0.2, bad, "0.4 times that", RED)
-    for shift, model, name, color in models:
+    models = {"the ideal model": MODEL, "0.4 times that": lambda xt, t: 0.4 * MODEL(xt, t)}
+    variances = {}
+    for name, model in models.items():
         reverse = forms.reverse_model(SCHEDULE, model, SIGMA2)
-        edge = forms.entropy_edge(SCHEDULE, reverse, ends)
-        values = [
-            forms.denoising_form(SCHEDULE, reverse, path),
-            -forms.entropy_form(SCHEDULE, reverse, path) - WEIGHTS @ edge,
-            forms.consistency_form(SCHEDULE, reverse, path),
-            forms.path_form(SCHEDULE, reverse, path),
-        ]
-        print(f"  {name}: " + ", ".join(f"{v.mean():.3f} +- {v.std() / n**0.5:.3f}" for v in values))
-        for value in values[1:]:  # the same bound on average, path by path another number
-            difference = value - values[0]
-            assert abs(difference.mean()) < 4 * difference.std() / n**0.5
-        variances = [value.var() for value in values]
-        ax.bar_label(ax.bar(np.arange(4) + shift, variances, 0.4, color=color, label=name), fmt="%.2g")
-    ax.set_xticks(range(4), ["denoising", "entropy", "consistency", "whole path"])
-    ax.set(title="The bound in four forms", ylabel="variance of one path, nats$^2$", yscale="log")
-    ax.legend(frameon=False)
+        edge = WEIGHTS @ forms.entropy_edge(SCHEDULE, reverse, ends)  # what E16 leaves out
+        values = {
+            "denoising": forms.denoising_form(SCHEDULE, reverse, path),
+            "entropy": -forms.entropy_form(SCHEDULE, reverse, path) - edge,
+            "consistency": forms.consistency_form(SCHEDULE, reverse, path),
+            "whole path": forms.path_form(SCHEDULE, reverse, path),
+        }
+        print(f"  {name}: " + ", ".join(f"{v.mean():.3f} +- {v.std() / n**0.5:.3f}" for v in values.values()))
+        for value in values.values():  # the same bound on average, path by path another number
+            difference = value - values["denoising"]
+            assert abs(difference.mean()) <= 4 * difference.std() / n**0.5
+        variances[name] = {form: value.var() for form, value in values.items()}
+    print("  which varies least depends on the model: for a perfect one every whole path tells -log p(x_0)")
+    return variances
 
 
-def three_samplers(ax, steps):
+def three_samplers(steps):
     print("6b. the sum over t from 8 timesteps: uniform, stratified, importance-sampled (E36)")
     mean = np.concatenate([[0, 0], steps])  # by t = 0..T; t = 1 is L_0, a term of its own
     probabilities = loss.importance_probabilities(mean**2, uniform=0.05)
@@ -307,9 +264,7 @@ def three_samplers(ax, steps):
         assert abs(sums.mean() - mean.sum()) < 5 * sums.std() / repeats**0.5
         assert name not in predicted or abs(sums.var() / predicted[name] - 1) < 0.15
     assert measured["uniform"] > max(measured["stratified"], measured["importance"])
-    bars = ax.bar(list(measured), list(measured.values()), color=[RED, BLUE, GREEN])
-    ax.bar_label(bars, fmt="%.1e")
-    ax.set(title=f"$\\sum L_{{t-1}}$ from {n} timesteps", ylabel="variance, nats$^2$", yscale="log")
+    return measured
 
 
 def main():
@@ -318,15 +273,13 @@ def main():
     out = Path(parser.parse_args().out)
     out.mkdir(parents=True, exist_ok=True)
     prior, steps, last = three_terms(likelihood())
-    draw_bound(out, steps, prior, last)
+    lengths = by_length([10, 20, 40, 80])
+    draw_bound(out / "1_bound.png", X0[0, 0], prior, steps, last, lengths, -DATA.log_prob(X0)[0])
     one_term(steps)
     which_noise()
     which_variance(out, last)
     the_score(out)
-    fig, (left, right) = figure(2)
-    four_forms(left)
-    three_samplers(right, steps)
-    fig.savefig(out / "4_estimators.png", dpi=130)
+    draw_estimators(out / "4_estimators.png", four_forms(), three_samplers(steps))
     print(*sorted(out.glob("*.png")), sep="\n")
 
 

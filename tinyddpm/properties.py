@@ -33,7 +33,9 @@ import numpy as np
 from .identities import IDENTITIES, Case, Identity, disagreement, verdict
 from .schedule import SCHEDULES, NoiseSchedule, named_schedule
 
-__all__ = ["check", "Report", "Result", "IDENTITIES", "schedules", "drawn_schedules", "betas", "timesteps", "arrays"]
+__all__ = [
+    "check", "Report", "Result", "IDENTITIES", "schedules", "drawn_schedules", "betas", "timesteps", "arrays",
+]  # fmt: skip
 
 
 # ---- what is drawn ----
