@@ -120,7 +120,7 @@ def by_length(lengths):
 
 
 def one_term(steps, t=20):
-    print(f"3. one term, L_{{t-1}} at t = {t}: from a KL to the loss, c_t being dropped on the way (E19, E22)")
+    print(f"3. one term, L_{{t-1}} at t = {t}: from a KL to the loss, c_t dropped on the way (E19, E22)")
     xt = q_sample(SCHEDULE, MANY_X0, t, NODES)
     x0_hat = MODEL(xt, t)
     q, p = q_posterior(SCHEDULE, MANY_X0, xt, t), p_mean_variance(SCHEDULE, x0_hat, xt, t, SIGMA2)
