@@ -62,14 +62,15 @@ def test_float32_stays_float32():
 def test_weights_that_changed_between_two_batches_are_seen():
     """What is computed once for all the shards of a batch must not outlive it."""
     parameters, loss = batch()
+    fresh_parameters, fresh_loss = batch()
     workers = Parallel(threads=2)
     workers.loss_and_gradient(loss, parameters, SIZE)
-    for p in parameters:
+    for p in parameters + fresh_parameters:
         p.data *= np.float32(0.5)
-    found = workers.loss_and_gradient(loss, parameters, SIZE)
-    fresh = Parallel(threads=1).loss_and_gradient(loss, parameters, SIZE)
-    assert found[0] == fresh[0]
-    np.testing.assert_array_equal(found[1], fresh[1])
+    found, gradient = workers.loss_and_gradient(loss, parameters, SIZE)
+    expected, fresh_gradient = workers.loss_and_gradient(fresh_loss, fresh_parameters, SIZE)
+    assert found == expected
+    np.testing.assert_array_equal(gradient, fresh_gradient)
 
 
 def test_memory_depends_on_the_shard_and_not_on_the_batch():
@@ -92,7 +93,7 @@ def test_memory_depends_on_the_shard_and_not_on_the_batch():
 @pytest.mark.parametrize("size", [1, 3, 4, 5, 8, 11])
 def test_shards_cover_the_batch_once_and_in_order(size):
     shards = Parallel(threads=1, shard=4).shards(size)
-    assert [i for s in shards for i in range(size)[s]] == list(range(size))
+    assert [i for s in shards for i in range(s.start, s.stop)] == list(range(size))
     assert all(s.stop - s.start == 4 for s in shards[:-1])
 
 
