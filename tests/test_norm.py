@@ -76,7 +76,7 @@ def test_one_pixel_of_one_channel_is_its_own_mean(xp):
 # ==== far from zero ====
 #
 # In x = mean + u, with u of size one, u is rounded by eps * mean before anything is computed. No method does
-# better than that. One that sums squares about 0 does worse: eps * mean^2, a tenth in float32 at a mean of 1000.
+# better. One that sums squares about 0 does worse: eps * mean^2, a tenth in float32 at a mean of 1000.
 
 OPS = {
     "group_norm": lambda x, w, b: nn.group_norm(x, w, b, 4),
