@@ -37,6 +37,8 @@ def conv2d(x, weight, bias, stride=1, padding=0):
 def _check(x, weight, bias, stride, padding):
     if x.ndim != 4 or weight.ndim != 4 or x.shape[3] != weight.shape[2]:
         raise ValueError(f"conv2d needs x (N, H, W, C) and weight (KH, KW, C, O), got {x.shape} and {weight.shape}")
+    if bias is None:
+        raise ValueError("conv2d needs a bias, (O,) or (N, O); this layer was made without one, so pass it in the call")
     if bias.shape not in ((weight.shape[3],), (x.shape[0], weight.shape[3])):
         raise ValueError(f"the bias must be ({weight.shape[3]},) or ({x.shape[0]}, {weight.shape[3]}), got {bias.shape}")
     if stride < 1 or padding < 0:
@@ -66,7 +68,7 @@ def conv2d_im2col(x, weight, bias, stride=1, padding=0):
     """`conv2d` as one matrix product: (N OH OW, KH KW C) @ (KH KW C, O). Keeps x, not the KH KW times larger copy."""
     kh, kw, c, o = weight.shape
     matrix = weight.data.reshape(-1, o)
-    a, xp = x.data, x.xp
+    a, xp, needs_gx = x.data, x.xp, x.requires_grad
     columns = _windows(a, kh, kw, stride, padding, xp)
     y = columns.reshape(-1, kh * kw * c) @ matrix
     y = y.reshape(*columns.shape[:3], o)
@@ -77,7 +79,7 @@ def conv2d_im2col(x, weight, bias, stride=1, padding=0):
         gx = gw = None
         if weight.requires_grad:
             gw = (_windows(a, kh, kw, stride, padding, xp).reshape(-1, kh * kw * c).T @ rows).reshape(weight.shape)
-        if x.requires_grad:
+        if needs_gx:
             columns = (rows @ matrix.T).reshape(*g.shape[:3], kh, kw, c)
             gx = _sum_windows(columns, a.shape, stride, padding, xp)
         return gx, gw, _bias_gradient(g, bias, xp)
@@ -138,7 +140,7 @@ def conv2d_winograd(x, weight, bias):
     """`conv2d` for 3x3 filters, stride 1 and padding 1, by Winograd's minimal filtering. Keeps the transformed input."""
     n, h, w, c = x.shape
     o = weight.shape[3]
-    xp = x.xp
+    xp, needs_gx = x.xp, x.requires_grad  # the vjp must not name x: its data is not needed any more
     output_map, input_map, filter_map = _winograd_matrices(x.dtype, xp)
     ty, tx = -(-h // 4), -(-w // 4)  # tiles of 4 x 4 outputs; those that hang over the edge are cut off
     filters = _transform_filters(weight, filter_map)
@@ -154,7 +156,7 @@ def conv2d_winograd(x, weight, bias):
         if weight.requires_grad:
             g_filters = inputs.swapaxes(1, 2) @ g_products
             gw = _both_axes(filter_map.T, g_filters.reshape(6, 6, -1)).reshape(weight.shape)
-        if x.requires_grad:
+        if needs_gx:
             g_inputs = g_products @ xp.ascontiguousarray(filters.swapaxes(1, 2))
             gx = _both_axes(input_map.T, g_inputs.reshape(6, 6, -1))
             gx = _sum_tiles(gx.reshape(6, 6, n, ty, tx, c), h, w, xp)
@@ -256,6 +258,7 @@ def _bias_gradient(g, bias, xp):
 
 def upsample_nearest(x, factor=2):
     """Each pixel of x (N, H, W, C) repeated factor x factor times."""
+    _check_resampling(x, factor)
     n, h, w, c = x.shape
     xp = x.xp
     blocks = xp.broadcast_to(x.data[:, :, None, :, None], (n, h, factor, w, factor, c))
@@ -268,6 +271,7 @@ def upsample_nearest(x, factor=2):
 
 def average_pool(x, factor=2):
     """Mean over blocks of factor x factor pixels of x (N, H, W, C). ValueError unless factor divides H and W."""
+    _check_resampling(x, factor)
     n, h, w, c = x.shape
     if h % factor or w % factor:
         raise ValueError(f"average_pool by {factor} needs height and width it divides, got {h} x {w}")
@@ -280,6 +284,11 @@ def average_pool(x, factor=2):
         return (blocks.reshape(n, h, w, c),)
 
     return node(small, (x,), vjp)
+
+
+def _check_resampling(x, factor):
+    if x.ndim != 4 or factor < 1:
+        raise ValueError(f"resampling needs x (N, H, W, C) and a factor of at least 1, got {x.shape} and {factor}")
 
 
 def _sum_blocks(a, factor):

@@ -59,8 +59,8 @@ def silu(x):
 
 def relu(x):
     """max(x, 0), elementwise; the gradient at 0 is 0."""
-    positive = x.data > 0
-    return node(x.data * positive, (x,), lambda g: (g * positive,))
+    y = x.xp.maximum(x.data, 0)
+    return node(y, (x,), lambda g: (g * (y > 0),))
 
 
 def softplus(x):

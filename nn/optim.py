@@ -196,6 +196,20 @@ class EMA:
         for block in blocks:
             self.average[block] += share * (self.flat[block] - self.average[block])
 
+    def state_dict(self):
+        """{name: NumPy array}: the average, and the number of updates made."""
+        return {"average": np.array(to_numpy(self.average)), "updates": np.asarray(self.updates)}
+
+    def load_state_dict(self, state):
+        """Continue from a `state_dict`. ValueError, changing nothing, where the size or dtype differs."""
+        given = state["average"]
+        if given.shape != self.average.shape or given.dtype != self.average.dtype:
+            raise ValueError(
+                f"the average is {given.dtype} {given.shape}, the parameters {self.average.dtype} {self.average.shape}"
+            )
+        self.average[...] = self.parameters[0].xp.asarray(given)
+        self.updates = int(state["updates"])
+
     def swap(self):
         """Exchange the parameters and their average: once to sample with the average, once more to train on."""
         _check_still_flat(self.parameters, self.flat)

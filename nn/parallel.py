@@ -24,7 +24,7 @@ __all__ = ["Parallel", "available_cores"]
 
 
 def available_cores():
-    """Cores this process may use: its affinity mask, and a container's CPU quota if that is less."""
+    """Cores this process may use: its affinity mask, and a container's CPU quota (cgroup v2) if that is less."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -49,11 +49,13 @@ class Parallel:
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
 
     def shards(self, size):
-        """Slices of 0..size in shards, the last one possibly smaller."""
+        """Slices of 0..size in shards, the last one possibly smaller. ValueError for a batch of none."""
+        if size < 1:
+            raise ValueError(f"a batch needs at least one sample, got {size}")
         return [slice(start, min(start + self.shard, size)) for start in range(0, size, self.shard)]
 
     def run(self, function, shards):
-        """function(shard) for every shard, yielding results in the order of the shards."""
+        """function(shard) for every shard, yielding results in the order of the shards. No weight may change meanwhile."""
         with self._blas.limit(limits=1, user_api="blas"), reuse_filters():
             if self._pool is None or len(shards) == 1:
                 yield from map(function, shards)

@@ -13,7 +13,7 @@ import numpy as np
 
 from nn.backend import to_numpy
 
-__all__ = ["philox", "uniform", "normal", "randint", "random_state", "next_uniform"]
+__all__ = ["philox", "uniform", "normal", "random_state", "next_uniform"]
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
@@ -71,15 +71,6 @@ def normal(seed, stream, step, samples, shape=(), xp=np):
     angle = xp.float32(2 * np.pi) * pairs[:, 1]
     both = xp.concatenate([radius * xp.cos(angle), radius * xp.sin(angle)], axis=1)
     return both[:, :count].reshape(len(both), *shape)
-
-
-def randint(seed, stream, step, samples, low, high):
-    """Integers in low..high - 1, one per sample, shape (N,), on the host. Arguments as `uniform`.
-
-    A 32-bit word scaled to the range: the bias is below (high - low) / 2^32.
-    """
-    words = _words(seed, stream, step, samples, 1, np)[:, 0, 0]
-    return (low + ((words * np.uint64(high - low)) >> np.uint64(32)).astype(np.int64)).astype(np.int64)
 
 
 _state = contextvars.ContextVar("random_state", default=None)

@@ -3,12 +3,25 @@
 import contextlib
 import contextvars
 
-__all__ = ["no_grad", "grad_enabled", "gradients", "walk", "unbroadcast", "op_hooks", "op_name"]
+__all__ = ["Node", "no_grad", "grad_enabled", "gradients", "walk", "unbroadcast", "op_hooks", "op_name"]
 
 _grad_enabled = contextvars.ContextVar("grad_enabled", default=True)
 
 # Called as hook(event, name, array) at the end of every op, forward and backward; profile.py is the one user.
 op_hooks = []
+
+
+class Node:
+    """Where a Tensor came from: what the walk back needs, and not its data, which lives while some vjp names it.
+
+    parents: for each input of the op its Node, or the Tensor itself if it is a leaf, or None if it needs no gradient.
+    """
+
+    __slots__ = ("parents", "vjp", "shape")
+
+    def __init__(self, tensors, vjp, shape):
+        self.parents = tuple((t.node or t) if t.requires_grad else None for t in tensors)
+        self.vjp, self.shape = vjp, shape
 
 
 def grad_enabled():
@@ -34,7 +47,7 @@ def gradients(output, inputs, output_gradient=None):
     RuntimeError. Touches no `.grad`, so several threads may share leaves. What is returned may share memory.
     """
     for index, x in enumerate(inputs):
-        if x.vjp is not None or not x.requires_grad:
+        if x.node is not None or not x.requires_grad:
             raise ValueError(f"input {index} is not a leaf with requires_grad=True: only those get gradients")
     found = walk(output, output_gradient)
     return [found[id(x)][1] if id(x) in found else x.xp.zeros_like(x.data) for x in inputs]
@@ -44,22 +57,22 @@ def walk(output, output_gradient):
     """Reverse-mode differentiation: {id(leaf): (leaf, gradient)} for every leaf that `output` depends on."""
     if not output.requires_grad:
         raise RuntimeError("nothing to differentiate: no input of this Tensor has requires_grad=True")
-    pending = {id(output): _initial_gradient(output, output_gradient)}
+    start = output.node or output
+    pending = {id(start): _initial_gradient(output, output_gradient)}
     owned = set()  # ids of those nodes whose pending gradient the engine allocated, and so may add to in place
     leaves = {}
-    for current in _topological_order(output):
+    for current in _topological_order(start):
         gradient = pending.pop(id(current), None)
-        owned.discard(id(current))
         if gradient is None:
             continue
-        if current.vjp is None:
+        if not isinstance(current, Node):
             leaves[id(current)] = (current, gradient)
             continue
         parent_gradients = current.vjp(gradient)
         for hook in op_hooks:
             hook("backward", op_name(current.vjp), gradient)
         for parent, contribution in zip(current.parents, parent_gradients, strict=True):
-            if contribution is None or not parent.requires_grad:
+            if contribution is None or parent is None:
                 continue
             contribution = unbroadcast(contribution, parent.shape, current.vjp)
             key = id(parent)
@@ -85,9 +98,9 @@ def _initial_gradient(output, gradient):
     return gradient
 
 
-def _topological_order(output):
-    """Every node `output` depends on, each before its parents. Iterative: a deep graph must not exhaust the stack."""
-    order, seen, stack = [], set(), [(output, False)]
+def _topological_order(start):
+    """Every node `start` depends on, each before its parents. Iterative: a deep graph must not exhaust the stack."""
+    order, seen, stack = [], set(), [(start, False)]
     while stack:
         current, parents_done = stack.pop()
         if parents_done:
@@ -95,7 +108,8 @@ def _topological_order(output):
         elif id(current) not in seen:
             seen.add(id(current))
             stack.append((current, True))
-            stack.extend((p, False) for p in current.parents if p.requires_grad and id(p) not in seen)
+            parents = current.parents if isinstance(current, Node) else ()
+            stack.extend((p, False) for p in parents if p is not None and id(p) not in seen)
     return reversed(order)
 
 

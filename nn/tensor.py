@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from nn.backend import array_module
-from nn.tape import grad_enabled, op_hooks, op_name, walk
+from nn.tape import Node, grad_enabled, op_hooks, op_name, walk
 
 __all__ = ["Tensor", "tensor", "node"]
 
@@ -30,7 +30,7 @@ def node(data, parents, vjp):
     for hook in op_hooks:
         hook("forward", op_name(vjp), data)
     if needs_gradient and grad_enabled():
-        return Tensor(data, True, parents, vjp)
+        return Tensor(data, True, Node(parents, vjp, data.shape))
     return Tensor(data)
 
 
@@ -49,14 +49,14 @@ class Tensor:
     Python numbers in expressions take the Tensor's dtype; arrays must have it already (TypeError otherwise).
     """
 
-    __slots__ = ("data", "requires_grad", "parents", "vjp", "grad")
+    __slots__ = ("data", "requires_grad", "node", "grad")
     __array_ufunc__ = None  # `ndarray * Tensor` then asks Tensor, and NumPy does not try elementwise
     __array_priority__ = 1000  # the same for CuPy
 
-    def __init__(self, data, requires_grad=False, parents=(), vjp=None):
+    def __init__(self, data, requires_grad=False, node=None):
         if getattr(data, "dtype", None) is None or data.dtype.kind != "f":
             raise TypeError(f"a Tensor holds a floating-point array, got {getattr(data, 'dtype', type(data).__name__)}")
-        self.data, self.requires_grad, self.parents, self.vjp, self.grad = data, requires_grad, parents, vjp, None
+        self.data, self.requires_grad, self.node, self.grad = data, requires_grad, node, None
 
     shape = property(lambda self: self.data.shape)
     ndim = property(lambda self: self.data.ndim)
@@ -125,7 +125,8 @@ class Tensor:
         if not isinstance(exponent, (int, float)):
             raise TypeError(f"the exponent must be a Python number, got {type(exponent).__name__}; use exp and log")
         x, exponent = self.data, float(exponent)  # a np.float64 is a float too, but would make float32 data float64
-        return node(x**exponent, (self,), lambda g: (g * (exponent * x ** (exponent - 1)),))
+        slope = 0.0 if exponent == 0 else exponent  # x^0 is flat, at 0 too
+        return node(x**exponent, (self,), lambda g: (g * (slope * x ** (exponent - 1)),))
 
     def __neg__(self):
         return node(-self.data, (self,), lambda g: (-g,))

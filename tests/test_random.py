@@ -118,14 +118,6 @@ def test_neighbours_are_uncorrelated():
         assert abs((z**2 * other**2).mean() - 1) < SIGMAS * math.sqrt(8 / COUNT)
 
 
-def test_randint_is_uniform_over_its_range():
-    drawn = random.randint(0, "timestep", 0, range(100_000), 3, 8)
-    assert drawn.dtype == np.int64
-    counts = np.bincount(drawn, minlength=9)
-    assert counts[:3].sum() + counts[8:].sum() == 0
-    assert abs(counts[3:8] - 20_000).max() < SIGMAS * math.sqrt(100_000 * 0.2 * 0.8)
-
-
 # ==== what is refused ====
 
 

@@ -147,7 +147,7 @@ def shard_size(config):
     """Images per shard such that the activations of one full-size layer, about 100,000 floats, stay in a core's cache."""
     height, width, _ = config.image
     unet = config.unet_config()
-    return max(1, round(100_000 / (height * width // unet.patch**2 * unet.width)))
+    return max(1, round(100_000 / (height * width * unet.width)))
 
 
 def timesteps_for(seed, step, n, T):

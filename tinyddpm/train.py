@@ -124,9 +124,8 @@ class Trainer:
     def save(self, path):
         """Write all that is needed to go on, exactly, to the checkpoint `path`."""
         arrays = {f"model/{name}": array for name, array in self.model.network.state_dict().items()}
-        arrays["ema/average"], arrays["ema/updates"] = nn.to_numpy(self.ema.average), np.asarray(self.ema.updates)
-        for name, array in self.optimiser.state_dict().items():
-            arrays[f"adam/{name}"] = nn.to_numpy(array)
+        arrays |= {f"ema/{name}": array for name, array in self.ema.state_dict().items()}
+        arrays |= {f"adam/{name}": array for name, array in self.optimiser.state_dict().items()}
         arrays["losses"] = np.asarray(self.losses, dtype=np.float64)
         checkpoint.save(path, arrays, self.config.as_dict())
 
@@ -134,8 +133,7 @@ class Trainer:
         """Continue from the checkpoint `path`. CheckpointError if it is damaged or of another configuration."""
         arrays, _ = checkpoint.load(path, expect=self.config.as_dict())
         self.model.network.load_state_dict(_group(arrays, "model/"))
-        self.ema.average[...] = self.model.xp.asarray(arrays["ema/average"])
-        self.ema.updates = int(arrays["ema/updates"])
+        self.ema.load_state_dict(_group(arrays, "ema/"))
         self.optimiser.load_state_dict(_group(arrays, "adam/"))
         self.losses = arrays["losses"].tolist()
 
@@ -159,7 +157,7 @@ def load_model(path, xp=np, threads=None, average=True):
         model.network.load_state_dict(_group(arrays, "model/"))
         if average:
             ema = nn.EMA(model.network.parameters(), config.ema_decay)
-            ema.average[...] = xp.asarray(arrays["ema/average"])
+            ema.load_state_dict(_group(arrays, "ema/"))
             ema.swap()
     except (ValueError, KeyError, TypeError) as error:
         raise checkpoint.CheckpointError(f"{path}: not a checkpoint of this program's models ({error})") from error

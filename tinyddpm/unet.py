@@ -19,7 +19,6 @@ class UNetConfig:
     """The shape of a U-Net. Level i works at 1 / 2^i of the image's size, with width * multipliers[i] channels."""
 
     channels: int = 1  # of the image
-    patch: int = 1  # patch x patch pixels become the channels of one: the network works at 1 / patch of the size
     width: int = 32
     multipliers: tuple = (1, 2, 2)
     blocks: int = 1  # residual blocks a level on the way down; one more on the way up
@@ -31,10 +30,12 @@ class UNetConfig:
     dropout: float = 0.0
 
     def __post_init__(self):
-        if min(self.channels, self.patch, self.width, self.blocks, self.heads, self.T, *self.multipliers) < 1 or self.classes < 0:
+        if min(self.channels, self.width, self.blocks, self.heads, self.T, *self.multipliers) < 1 or self.classes < 0:
             raise ValueError(f"sizes must be at least 1 (classes at least 0), got {self}")
-        if self.width % self.groups:
-            raise ValueError(f"width {self.width} does not divide into {self.groups} groups")
+        if self.width % self.groups or self.width % 2:
+            raise ValueError(f"width must be even and divide into {self.groups} groups, got {self.width}")
+        if self.attention and self.width * self.multipliers[-1] % self.heads:
+            raise ValueError(f"{self.width * self.multipliers[-1]} channels do not divide into {self.heads} heads")
 
 
 PRESETS = {
@@ -53,24 +54,6 @@ def timestep_embedding(t, size, T=1000):
     frequencies = np.exp(-np.log(10000.0) * np.arange(size // 2) / (size // 2))
     angles = np.asarray(t, dtype=np.float64)[:, None] * (1000.0 / T) * frequencies
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
-
-
-def to_patches(x, patch):
-    """Every block of patch x patch pixels as the channels of one: (N, H, W, C) -> (N, H/patch, W/patch, C patch^2)."""
-    if patch == 1:
-        return x
-    n, h, w, c = x.shape
-    blocks = x.reshape(n, h // patch, patch, w // patch, patch, c).transpose(0, 1, 3, 2, 4, 5)
-    return blocks.reshape(n, h // patch, w // patch, -1)
-
-
-def from_patches(x, patch):
-    """The inverse of `to_patches`."""
-    if patch == 1:
-        return x
-    n, h, w, c = x.shape
-    blocks = x.reshape(n, h, w, patch, patch, c // patch**2).transpose(0, 1, 3, 2, 4, 5)
-    return blocks.reshape(n, h * patch, w * patch, -1)
 
 
 class ResidualBlock(Module):
@@ -118,8 +101,7 @@ class UNet(Module):
         self.time1 = Linear(config.width, size, rng=rng)
         self.time2 = Linear(size, size, rng=rng)
         self.label = Embedding(config.classes + 1, size, rng=rng) if config.classes else None
-        pixels = config.channels * config.patch**2
-        self.first = Conv2d(pixels, widths[0], rng=rng)
+        self.first = Conv2d(config.channels, widths[0], rng=rng)
 
         self.down, skips, current = [], [widths[0]], widths[0]
         for level, width in enumerate(widths):
@@ -146,7 +128,7 @@ class UNet(Module):
                 self.up.append({"upsample": Conv2d(current, current, rng=rng)})
 
         self.norm = GroupNorm(current, config.groups, silu=True)
-        self.last = Conv2d(current, pixels, rng=rng, zero=True)
+        self.last = Conv2d(current, config.channels, rng=rng, zero=True)
 
     def _stage(self, inputs, outputs, embedding, attend, rng):
         stage = {"block": ResidualBlock(inputs, outputs, embedding, self.config, rng)}
@@ -159,7 +141,7 @@ class UNet(Module):
         self._check(x, t, labels)
         embedding = self._embed(t, labels, x.xp, x.dtype)
 
-        h = self.first(to_patches(x, self.config.patch))
+        h = self.first(x)
         skips = [h]
         for stage in self.down:
             if "downsample" in stage:
@@ -178,7 +160,7 @@ class UNet(Module):
                 h = stage["upsample"](nn.upsample_nearest(h))
             else:
                 h = self._run(stage, nn.concatenate([h, skips.pop()]), embedding)
-        return from_patches(self.last(self.norm(h)), self.config.patch)
+        return self.last(self.norm(h))
 
     @staticmethod
     def _run(stage, h, embedding):
@@ -195,13 +177,15 @@ class UNet(Module):
         return nn.silu(e)
 
     def _check(self, x, t, labels):
-        factor = self.config.patch * 2 ** (len(self.config.multipliers) - 1)
-        if x.ndim != 4 or x.shape[3] != self.config.channels or x.shape[1] % factor or x.shape[2] % factor:
+        factor = 2 ** (len(self.config.multipliers) - 1)
+        if x.ndim != 4 or x.shape[0] == 0 or x.shape[3] != self.config.channels or x.shape[1] % factor or x.shape[2] % factor:
             raise ValueError(
                 f"x must be (N, H, W, {self.config.channels}) with H and W divisible by {factor}, got {x.shape}"
             )
         for name, values in (("t", t), ("labels", labels)):
             if values is not None and np.shape(values) != (x.shape[0],):
                 raise ValueError(f"{name} must have shape ({x.shape[0]},), got {np.shape(values)}")
+        if np.asarray(t).dtype.kind not in "iu" or np.min(t) < 1 or np.max(t) > self.config.T:
+            raise ValueError(f"t must be integers in 1..{self.config.T}, got {t}")
         if labels is not None and self.label is None:
             raise ValueError("labels given to a network that was built without classes")
