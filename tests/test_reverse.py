@@ -64,6 +64,8 @@ def test_e29_x0_form_equals_eps_form(case, x0_hat, eps, variance):
     b = p_mean_variance_eps(schedule, eps, xt, t, variance)
     assert_close(a.mean, b.mean, scale=(abs(xt) + abs(eps)) / schedule.alpha[t] ** 0.5)
     assert a.variance == b.variance == variance_table(schedule, variance)[t]
+    by_default = p_mean_variance(schedule, x0_hat, xt, t), p_mean_variance_eps(schedule, eps, xt, t)
+    assert by_default[0].variance == by_default[1].variance == variance_table(schedule, "beta_tilde")[t]
 
 
 def test_e29_the_two_forms_part_as_soon_as_something_is_clipped():
@@ -357,6 +359,20 @@ def test_options_that_are_wrong_or_contradict_each_other_raise(options, message)
     x_T = np.ones((2, 1))
     with pytest.raises(ValueError, match=message):
         sample(lambda xt, t: xt, NoiseSchedule.linear(3), x_T, lambda t: x_T, **options)
+
+
+def test_no_step_starts_at_t_0():
+    x = np.ones((2, 1))
+    for f in (
+        lambda: p_mean_variance(LINEAR, x, x, 0),
+        lambda: p_mean_variance_eps(LINEAR, x, x, 0),
+        lambda: reverse_variance(LINEAR, "beta", x, 0),
+        lambda: learned_variance(LINEAR, x, x, 0),
+        lambda: ddim_step(LINEAR, x, x, 0),
+        lambda: predict_x0(lambda xt, t: xt, LINEAR, x, 0),
+    ):
+        with pytest.raises(ValueError, match=r"t must lie in 1\.\.1000"):
+            f()
 
 
 def test_a_model_or_noise_of_another_shape_or_dtype_raises():
