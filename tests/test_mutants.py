@@ -19,7 +19,13 @@ from tinyddpm.bound import reconstruction_term, step_kl
 from tinyddpm.decoder import log_bin_mass
 from tinyddpm.forward import q_bridge
 from tinyddpm.loss import importance_timesteps
-from tinyddpm.reverse import learned_variance, predict_x0, reverse_process, reverse_variance, second_order_step
+from tinyddpm.reverse import (
+    learned_variance,
+    predict_x0,
+    reverse_process,
+    reverse_variance,
+    second_order_step,
+)
 
 SCHEDULE = NoiseSchedule.linear(4)
 X = np.array([[0.5], [-1.0]])
