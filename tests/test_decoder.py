@@ -166,7 +166,7 @@ def test_e21_values_off_the_grid_raise(value):
 
 def test_e21_data_must_be_like_the_mean():
     x0 = np.full((2, 3), -1.0)
-    with pytest.raises(ValueError, match="x0 must have the shape of the mean"):
+    with pytest.raises(ValueError, match="x0 must have the shape of the mean, "):
         discretised_log_prob(Gaussian(x0, 1.0), x0[:1])
 
 

@@ -383,7 +383,7 @@ def test_a_model_or_noise_of_another_shape_or_dtype_raises():
         sample(lambda xt, t: xt.astype(np.float32), schedule, x_T, no_noise)
     with pytest.raises(ValueError, match="noise must have the shape"):
         sample(lambda xt, t: xt, schedule, x_T, lambda t: np.ones(2))
-    with pytest.raises(ValueError, match="eps_hat must have the shape of xt"):
+    with pytest.raises(ValueError, match="eps_hat must have the shape of xt, "):
         p_mean_variance_eps(schedule, x_T[:1], x_T, 2)
     with pytest.raises(ValueError, match="x0 must have the shape of xt"):
         p_mean_variance(schedule, x_T[:1], x_T, 2)

@@ -144,6 +144,7 @@ def test_e32_respacing_keeps_alpha_bar_at_the_kept_steps(schedule, data):
     assert respaced.timesteps.tolist() == [0, *kept]
     assert_close(respaced.alpha_bar[1:], schedule.alpha_bar[kept])
     assert_close(respaced.one_minus_alpha_bar[1:], schedule.one_minus_alpha_bar[kept])
+    assert_close(respaced.log_snr[1:], schedule.log_snr[kept], scale=1.0)
     before = schedule.alpha_bar[[0, *kept[:-1]]]
     assert_close(respaced.beta[1:], 1 - schedule.alpha_bar[kept] / before, scale=1e-3)
 
@@ -154,6 +155,15 @@ def test_e32_evenly_spaced_steps_end_at_T_and_differ_by_at_most_one_in_length(sc
     lengths = np.diff(schedule.respace(S).timesteps)
     assert len(lengths) == S and lengths.sum() == schedule.T
     assert lengths.max() - lengths.min() <= 1
+
+
+def test_e32_a_single_step_may_leave_less_signal_than_one_minus_beta_can_say():
+    schedule = NoiseSchedule.constant(20, 0.999).respace(1)
+    assert schedule.beta[1] == 1 and schedule.one_minus_alpha_bar[1] == 1
+    assert_close([schedule.alpha[1], schedule.alpha_bar[1], schedule.snr[1]], [1e-60] * 3, rtol=1e-11)
+    assert_close(schedule.log_snr[1], math.log(1e-60))
+    again = NoiseSchedule.from_alpha_bar([1e-60])
+    assert_close([again.alpha_bar[1], again.log_snr[1]], [1e-60, math.log(1e-60)])
 
 
 def test_e32_respacing_twice_still_names_the_original_steps():

@@ -43,10 +43,14 @@ class NoiseSchedule:
 
     beta: np.ndarray  # (T + 1,), beta[0] = 0
     timesteps: np.ndarray  # (T + 1,) integers, timesteps[0] = 0
+    alpha: np.ndarray = None  # 1 - beta, given where that subtraction is not exact enough
 
     def __post_init__(self):
-        check_beta(self.beta)
-        object.__setattr__(self, "beta", read_only(np.array(self.beta, dtype=np.float64)))
+        beta = np.array(self.beta, dtype=np.float64)
+        alpha = np.array(1 - beta if self.alpha is None else self.alpha)
+        check_steps(beta, alpha)
+        object.__setattr__(self, "beta", read_only(beta))
+        object.__setattr__(self, "alpha", read_only(alpha))
         object.__setattr__(self, "timesteps", read_only(np.array(self.timesteps)))
         if not (np.diff(self.alpha_bar) < 0).all() or self.alpha_bar[-1] < np.finfo(np.float64).tiny:
             raise ValueError(
@@ -65,14 +69,9 @@ class NoiseSchedule:
         return len(self.beta) - 1
 
     @table
-    def alpha(self):
-        """1 - beta_t."""
-        return 1 - self.beta
-
-    @table
     def log_alpha(self):
-        """log alpha_t, exact for small beta_t."""
-        return np.log1p(-self.beta)
+        """log alpha_t, exact at both ends."""
+        return np.where(self.alpha < 0.5, np.log(self.alpha), np.log1p(-self.beta))
 
     @table
     def alpha_bar(self):
@@ -135,8 +134,8 @@ class NoiseSchedule:
             increasing = len(kept) > 1 and (np.diff(kept) > 0).all() and kept[-1] <= self.T
             if given.ndim != 1 or given.dtype.kind not in "iu" or not increasing:
                 raise ValueError(f"timesteps must be increasing integers in 1..{self.T}, got {timesteps}")
-        _, beta = self.jump(kept[:-1], kept[1:])  # E32
-        return NoiseSchedule(np.append(0.0, beta), self.timesteps[kept])
+        alpha, beta = self.jump(kept[:-1], kept[1:])  # E32
+        return NoiseSchedule(np.append(0.0, beta), self.timesteps[kept], np.append(1.0, alpha))
 
     # ---- schedules ----
 
@@ -156,7 +155,9 @@ class NoiseSchedule:
             alpha_bar = np.append(1.0, alpha_bar)
         if not ((np.diff(alpha_bar) < 0).all() and alpha_bar[0] == 1 and alpha_bar[-1] > 0):
             raise ValueError(f"alpha_bar must strictly decrease within (0, 1), got {alpha_bar[1:]}")
-        return cls.from_beta((alpha_bar[:-1] - alpha_bar[1:]) / alpha_bar[:-1])
+        beta = (alpha_bar[:-1] - alpha_bar[1:]) / alpha_bar[:-1]
+        alpha = alpha_bar[1:] / alpha_bar[:-1]
+        return cls(np.append(0.0, beta), np.arange(len(alpha_bar)), np.append(1.0, alpha))
 
     @classmethod
     def linear(cls, T, beta_start=None, beta_end=None):
@@ -231,12 +232,11 @@ def one_dimensional(name, values):
     return values
 
 
-def check_beta(beta):
-    """Raise ValueError unless beta is a table of a schedule: beta_0 = 0 and the others within (0, 1)."""
-    beta = one_dimensional("beta", beta)
-    outside = ~((0 < beta[1:]) & (beta[1:] < 1))
+def check_steps(beta, alpha):
+    """Raise ValueError unless beta_0 = 0, and every other beta_t and alpha_t = 1 - beta_t is above 0."""
     if len(beta) < 2 or beta[0] != 0:
         raise ValueError(f"beta must hold beta_0 = 0 and at least one step, got {beta}")
+    outside = ~((beta[1:] > 0) & (alpha[1:] > 0))
     if outside.any():
         t = 1 + int(np.argmax(outside))
         raise ValueError(f"beta must lie within (0, 1), got beta_{t} = {beta[t]:g}")
