@@ -157,8 +157,8 @@ def test_configurations_survive_json_and_refuse_unknown_names():
 
 
 def test_a_shard_fills_a_cache_whatever_the_network_is():
-    assert shard_size(ModelConfig(preset="base")) == 4
-    assert shard_size(ModelConfig(preset="small")) == 8
+    assert shard_size(ModelConfig(preset="base")) == 8
+    assert shard_size(ModelConfig(preset="small")) == 16
 
 
 # ==== sampling ====

@@ -144,10 +144,10 @@ class DiffusionModel:
 
 
 def shard_size(config):
-    """Images per shard such that the activations of one full-size layer, about 100,000 floats, stay in a core's cache."""
+    """Images per shard such that the activations of one full-size layer, about 200,000 floats, stay near a core's cache."""
     height, width, _ = config.image
     unet = config.unet_config()
-    return max(1, round(100_000 / (height * width * unet.width)))
+    return max(1, round(200_000 / (height * width * unet.width)))
 
 
 def timesteps_for(seed, step, n, T):
