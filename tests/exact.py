@@ -82,3 +82,17 @@ def quantile(mixture, p):
         below = cdf(mixture, middle) < p
         low, high = np.where(below, middle, low), np.where(below, high, middle)
     return (low + high) / 2
+
+
+def ideal_denoiser(schedule, v):
+    """E[x_0 | x_t] for data N(0, v)."""
+
+    def denoise(xt, t):
+        alpha_bar, noise = schedule.alpha_bar[t], schedule.one_minus_alpha_bar[t]
+        return alpha_bar**0.5 * v / (alpha_bar * v + noise) * xt
+
+    return denoise
+
+
+def no_noise(t):
+    raise AssertionError(f"noise asked for at t = {t}")
