@@ -58,7 +58,7 @@ def test_a_schedule_refuses_an_alpha_bar_of_which_only_the_last_is_lost_and_keep
     with pytest.raises(ValueError, match="stay above 0 in float64"):
         NoiseSchedule.from_beta([0.999] * 103)
     assert NoiseSchedule(np.array([0, 0.5], np.float32), np.arange(2)).beta.dtype == np.float64
-    single = np.array([0.7, 0.1], np.float32)
+    single = np.array([1, 0.7, 0.1], np.float32)
     assert_close(NoiseSchedule.from_alpha_bar(single).beta, NoiseSchedule.from_alpha_bar(single.tolist()).beta)
 
 
