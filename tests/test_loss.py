@@ -84,7 +84,7 @@ def test_e23_l_simple_is_the_mean_square_of_each_sample():
     found = l_simple(target, prediction)
     assert found.tolist() == [1, 9] and found.dtype == np.float32
     assert l_simple(np.zeros(2), np.array([1.0, 2.0])).tolist() == [1, 4]
-    with pytest.raises(ValueError, match="prediction must have the shape of target"):
+    with pytest.raises(ValueError, match="prediction must have the shape of target, "):
         l_simple(target, prediction[:1])
 
 
@@ -159,6 +159,23 @@ def test_e36_importance_timesteps_refuse_probabilities_that_would_bias():
             importance_timesteps(p, 3, np.random.default_rng(0))
     t, weights = importance_timesteps([0, 1.0], 3, np.random.default_rng(0))
     assert t.tolist() == [1, 1, 1] and weights.tolist() == [1, 1, 1]
+
+
+class Lowest:
+    """A random generator that always draws its lowest number."""
+
+    def random(self, n=None):
+        return 0.0 if n is None else np.zeros(n)
+
+
+def test_e36_no_draw_gives_t_0():
+    p = np.array([0, 0.5, 0.5])
+    for t, _ in (
+        uniform_timesteps(2, 1, Lowest()),
+        stratified_timesteps(2, 1, Lowest()),
+        importance_timesteps(p, 1, Lowest()),
+    ):
+        assert t.tolist() == [1]
 
 
 @given(st.integers(1, 30), seeds)
