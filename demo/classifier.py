@@ -41,25 +41,28 @@ def shifted(images, rng):
 
 def train(model, data, epochs, batch=64, seed=0):
     """Adam with a cosine learning rate, on cross entropy."""
-    rng, cores, parameters = np.random.default_rng(seed), nn.Parallel(shard=8), model.parameters()
+    rng, cores = np.random.default_rng(seed), nn.Parallel(shard=8)
     steps = epochs * len(data.images) // batch
-    optimiser = nn.AdamW(parameters, nn.warmup(3e-3, 50, nn.cosine(3e-3, steps)))
+    optimiser = nn.AdamW(model.parameters(), nn.warmup(3e-3, 50, nn.cosine(3e-3, steps)))
     for _ in progress(range(steps), desc="training the classifier"):
         chosen = rng.integers(len(data.images), size=batch)
-        x, labels = to_model(shifted(data.images[chosen], rng)), data.labels[chosen]
-
-        def loss(rows, x=x, labels=labels):
-            return nn.cross_entropy(model(nn.Tensor(x[rows])), labels[rows])
-
-        _, gradient = cores.loss_and_gradient(loss, parameters, batch)
+        x = to_model(shifted(data.images[chosen], rng))
+        _, gradient = cores.loss_and_gradient(loss, model, x, data.labels[chosen])
         nn.clip_by_global_norm(gradient, 1.0)
         optimiser.step(gradient)
 
 
+def loss(model, x, labels):
+    return nn.cross_entropy(model(nn.Tensor(x)), labels)
+
+
+def softmax_of_logits(model, x):
+    return nn.softmax(model(nn.Tensor(x)))
+
+
 def probabilities(model, images):
     """softmax of the logits of uint8 images (N, 28, 28): (N, 10)."""
-    x = to_model(images)
-    return nn.Parallel(shard=32).map(lambda rows: nn.softmax(model(nn.Tensor(x[rows]))).data, len(x))
+    return nn.Parallel(shard=32).map(softmax_of_logits, model, to_model(images))
 
 
 def main():

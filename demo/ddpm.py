@@ -27,7 +27,7 @@ network = UNet(UNetConfig(width=16, multipliers=(1, 2, 2), T=T))
 parameters = network.parameters()
 optimiser = nn.Adam(parameters, nn.warmup(2e-3, steps=100))
 average = nn.EMA(parameters, decay=0.999)
-cores = nn.Parallel(shard=8)  # a batch in shards of 8 images, one thread a core
+cores = nn.Parallel(shard=8)  # a batch in shards of 8 images, one process a core
 
 
 def signal_and_noise(t):
@@ -37,6 +37,11 @@ def signal_and_noise(t):
     return signal, np.sqrt(schedule.one_minus_alpha_bar[t]).astype(np.float32).reshape(shape)
 
 
+def loss(network, xt, t, v):
+    """The mean of ||v - v_hat||^2, of the rows that one process is sent."""
+    return nn.mse(network(xt, t), nn.Tensor(v))
+
+
 def training_step(x0):
     """One step of gradient descent on ||v - v_hat||^2, at a random timestep for each image."""
     t = rng.integers(1, T + 1, size=len(x0))
@@ -44,20 +49,21 @@ def training_step(x0):
     xt = q_sample(schedule, x0, t, eps)  # E2
     signal, noise = signal_and_noise(t)
     v = signal * eps - noise * x0  # E24
-
-    def loss(rows):
-        return nn.mse(network(xt[rows], t[rows]), nn.Tensor(v[rows]))
-
-    value, gradient = cores.loss_and_gradient(loss, parameters, len(x0))
+    value, gradient = cores.loss_and_gradient(loss, network, xt, t, v)
     nn.clip_by_global_norm(gradient, 1.0)
     optimiser.step(gradient)
     average.update()
     return float(value)
 
 
+def predict_v(network, xt, t):
+    """The network's output, of the rows that one process is sent."""
+    return network(xt, t)
+
+
 def predict_x0(xt, t):
     """The network's guess of the image under the noise, kept in the range of images."""
-    v = cores.map(lambda rows: network(xt[rows], np.full(len(xt[rows]), t)).data, len(xt))
+    v = cores.map(predict_v, network, xt, np.full(len(xt), t))
     signal, noise = signal_and_noise(t)
     return np.clip(signal * xt - noise * v, -1, 1)  # E24
 

@@ -1,26 +1,26 @@
-"""One batch over many cores: small shards of it, each through the whole of forward and backward on one thread.
+"""One batch over many cores: each takes small shards of it through the whole of forward and backward.
 
-NumPy's loops and BLAS release the GIL, so Python threads do run side by side. A shard of a few images keeps every
-activation in a core's cache, and memory depends on the shard's size and not on the batch's. BLAS runs on one thread
-meanwhile: two shards on two threads scale twice as well as one matrix product on two. Gradients are summed in the
-order of the shards, so the result does not depend on the number of threads.
+A shard of a few images keeps every activation in a core's cache, and memory depends on the shard and not on the batch.
+The cores are worker processes, not threads: NumPy's loops do release the interpreter's lock, but they take it again some
+thousand times a shard, and two threads that wait for each other do 1.4 times the work of one, two processes 1.9 times.
+BLAS runs on one thread in each, and the calling process is itself one of the workers. Next: worker.py.
 """
 
-import contextvars
 import math
 import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from nn.backend import keep_freed_memory
+from nn import worker
+from nn.backend import array_module, keep_freed_memory
 from nn.conv import reuse_filters
 from nn.tape import gradients, no_grad
 
 __all__ = ["Parallel", "available_cores"]
+
+_LANES = 8
 
 
 def available_cores():
@@ -34,71 +34,97 @@ def available_cores():
 
 
 class Parallel:
-    """Runs functions over the shards of a batch, on `threads` threads (default: all available cores).
+    """Runs functions over the shards of a batch, on `workers` processes (default: as many as there are cores).
 
-    shard: samples per shard. On a GPU, where one launch should do as much as it can, use threads=1 and a large shard.
+    shard: the most samples at a time. On a GPU, where one launch should do as much as it can, use workers=1 and a large
+    shard. A batch is cut into at most eight *lanes*, however many workers there are, and what they give is added up in
+    their order, so the number of workers changes nothing, not even the last bit. A ninth worker would find no lane.
+
+    The functions are called as function(model, *rows): rows of each array of the batch (None is passed on as None). On
+    more than one worker they must be functions of a module or a script, not lambdas or closures (TypeError), as they are
+    sent to other processes by name; the model, any `Module`, is sent with its weights.
     """
 
-    def __init__(self, threads=None, shard=4):
-        self.threads = available_cores() if threads is None else threads
+    def __init__(self, workers=None, shard=4):
+        self.workers = available_cores() if workers is None else workers
         self.shard = shard
-        if self.threads < 1 or shard < 1:
-            raise ValueError(f"threads and shard must be at least 1, got {self.threads} and {shard}")
+        if self.workers < 1 or shard < 1:
+            raise ValueError(f"workers and shard must be at least 1, got {self.workers} and {shard}")
         self._blas = ThreadpoolController()
         keep_freed_memory()
-        self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
 
-    def shards(self, size):
-        """Slices of 0..size in shards, the last one possibly smaller. ValueError for a batch of none."""
-        if size < 1:
-            raise ValueError(f"a batch needs at least one sample, got {size}")
-        return [slice(start, min(start + self.shard, size)) for start in range(0, size, self.shard)]
+    def loss_and_gradient(self, loss, model, *batch):
+        """The mean loss of a batch, and its gradient as one flat array in the order of `model.parameters()`.
 
-    def run(self, function, shards):
-        """function(shard) for every shard, yielding results in the order of the shards. No weight may change meanwhile."""
-        with self._blas.limit(limits=1, user_api="blas"), reuse_filters():
-            if self._pool is None or len(shards) == 1:
-                yield from map(function, shards)
-                return
-            waiting = deque()
-            for shard in shards:
-                waiting.append(self._pool.submit(contextvars.copy_context().run, function, shard))
-                if len(waiting) > 2 * self.threads:  # enough to keep every thread busy, few enough to keep memory flat
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-
-    def loss_and_gradient(self, loss, parameters, size):
-        """The mean loss of a batch of `size` samples, and its gradient as one flat array in the parameters' order.
-
-        loss(shard): the mean loss of the samples of that slice, as a scalar Tensor.
+        loss(model, *rows): the mean loss of these rows, as a scalar Tensor.
         """
-        xp = parameters[0].xp
-        total = xp.zeros(sum(p.size for p in parameters), parameters[0].dtype)
-        ends = np.cumsum([p.size for p in parameters]).tolist()
-        mean_loss = 0.0
+        size = _size(batch)
+        mean_loss, gradient = 0, 0
+        for lane_loss, lane_gradient in self._run(_lane_gradient, (loss, model, self.shard, size), batch):
+            mean_loss, gradient = mean_loss + lane_loss, gradient + lane_gradient
+        return mean_loss, gradient
 
-        def shard_gradients(shard):
-            value = loss(shard)
-            share = xp.asarray((shard.stop - shard.start) / size, dtype=value.dtype)
-            return value.data * share, gradients(value, parameters, share.reshape(value.shape))
+    def map(self, function, model, *batch):
+        """The array of function(model, *rows), a Tensor with one entry a row, for all rows of a batch; no gradients."""
+        return _joined(list(self._run(_lane_map, (function, model, self.shard), batch)))
 
-        for value, found in self.run(shard_gradients, self.shards(size)):
-            mean_loss = mean_loss + value
-            for gradient, p, end in zip(found, parameters, ends, strict=True):
-                total[end - p.size : end] += gradient.reshape(-1)
-        return mean_loss, total
+    def _run(self, job, arguments, batch):
+        """job(*arguments, rows) for the rows of every lane, in order."""
+        size = _size(batch)
+        lanes = _cut(size, min(_LANES, math.ceil(size / self.shard)))
+        workers = min(self.workers, len(lanes))
+        tasks = [[_rows(batch, lane) for lane in lanes[part]] for part in _cut(len(lanes), workers)]
+        with self._blas.limit(limits=1, user_api="blas"), reuse_filters():
+            if workers == 1:
+                yield from (job(*arguments, rows) for rows in tasks[0])
+            else:
+                for results in worker.run_everywhere((job, arguments), tasks):
+                    yield from results
 
-    def map(self, function, size):
-        """function(shard) without gradients for every shard of `size` samples; the arrays it returns, joined."""
 
-        def evaluate(shard):
-            with no_grad():
-                return function(shard)
+def _lane_gradient(loss, model, shard, size, lane):
+    """What the rows of a lane add to the mean loss over `size` rows, and to its gradient."""
+    parameters = model.parameters()
+    xp, dtype = parameters[0].xp, parameters[0].dtype
+    total = xp.zeros(sum(p.size for p in parameters), dtype)
+    ends = np.cumsum([p.size for p in parameters]).tolist()
+    mean_loss = 0
+    for rows in _shards(lane, shard):
+        value = loss(model, *rows)
+        share = xp.full(value.shape, _size(rows) / size, dtype)
+        mean_loss = mean_loss + value.data * share
+        for gradient, p, end in zip(gradients(value, parameters, share), parameters, ends, strict=True):
+            total[end - p.size : end] += gradient.reshape(-1)
+    return mean_loss, total
 
-        parts = list(self.run(evaluate, self.shards(size)))
-        if hasattr(parts[0], "__array_interface__"):
-            return np.concatenate(parts)
-        import cupy
 
-        return cupy.concatenate(parts)
+def _lane_map(function, model, shard, lane):
+    with no_grad():
+        return _joined([function(model, *rows).data for rows in _shards(lane, shard)])
+
+
+def _shards(batch, shard):
+    size = _size(batch)
+    return [_rows(batch, part) for part in _cut(size, math.ceil(size / shard))]
+
+
+def _cut(size, count):
+    """0..size in `count` slices whose lengths differ by at most one."""
+    ends = [size * i // count for i in range(count + 1)]
+    return [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
+
+
+def _rows(batch, rows):
+    return [array if array is None else array[rows] for array in batch]
+
+
+def _size(batch):
+    """How many rows the arrays of a batch have. ValueError where they differ, or where there are none."""
+    sizes = {len(array) for array in batch if array is not None}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(f"a batch is arrays of one length, at least 1, got lengths {sorted(sizes)}")
+    return sizes.pop()
+
+
+def _joined(arrays):
+    return arrays[0] if len(arrays) == 1 else array_module(arrays[0]).concatenate(arrays)

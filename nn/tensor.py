@@ -70,6 +70,10 @@ class Tensor:
     def __len__(self):
         return len(self.data)
 
+    def __reduce__(self):
+        """Pickled as a leaf: the data, without graph and gradient."""
+        return Tensor, (self.data, self.requires_grad)
+
     def item(self):
         """The value of a one-element Tensor, as a Python float."""
         return self.data.item()

@@ -50,8 +50,8 @@ def test_dropout_draws_the_same_numbers_after_a_resume(tmp_path):
     assert [loss for _, loss in resumed.run(steps=4)] == losses[2:]
 
 
-def test_the_number_of_threads_changes_nothing():
-    one, three = trainer(threads=1), trainer(threads=3)
+def test_the_number_of_workers_changes_nothing():
+    one, three = trainer(workers=1), trainer(workers=3)
     one.model.parallel.shard = three.model.parallel.shard = 2
     for t in (one, three):
         list(t.run(steps=2))

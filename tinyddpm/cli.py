@@ -31,7 +31,7 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="command")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="where to compute")
-    shared.add_argument("--threads", type=_positive, help="threads on the CPU (default: every core available)")
+    shared.add_argument("--workers", type=_positive, help="processes on the CPU (default: one for every core)")
     shared.add_argument("--seed", type=int, default=None, help="of everything random (default 0)")
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--data-dir", help="directory with the four MNIST files (default: $TINYDDPM_DATA, cache, download)")
@@ -107,7 +107,7 @@ def _train(arguments):
     if arguments.steps is None and minutes is None:
         minutes = 10.0
     run.train_run(arguments.out, config, arguments.steps, minutes, arguments.resume, arguments.device,
-                  arguments.data_dir, arguments.threads)  # fmt: skip
+                  arguments.data_dir, arguments.workers)  # fmt: skip
     print(f"next: tinyddpm sample {arguments.out} --out samples.png")
 
 
@@ -134,21 +134,21 @@ def _sample(arguments):
 
     labels = arguments.labels if arguments.label is None else [arguments.label]
     run.sample_run(arguments.run, arguments.out, arguments.n, labels, arguments.guidance, arguments.sampler,
-                   arguments.steps, arguments.seed or 0, arguments.device, arguments.threads)  # fmt: skip
+                   arguments.steps, arguments.seed or 0, arguments.device, arguments.workers)  # fmt: skip
 
 
 def _evaluate(arguments):
     from . import run
 
     run.evaluate_run(arguments.run, arguments.images, arguments.draws, arguments.variance, not arguments.no_clip,
-                     arguments.seed or 0, arguments.device, arguments.data_dir, arguments.threads)  # fmt: skip
+                     arguments.seed or 0, arguments.device, arguments.data_dir, arguments.workers)  # fmt: skip
 
 
 def _plot(arguments):
     from . import run
 
     for path in run.plot_run(arguments.run, arguments.out, arguments.device, arguments.data_dir,
-                             seed=arguments.seed or 0, threads=arguments.threads):  # fmt: skip
+                             seed=arguments.seed or 0, workers=arguments.workers):  # fmt: skip
         print(path)
 
 

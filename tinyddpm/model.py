@@ -4,6 +4,7 @@ This is where the two halves meet: the mathematics takes a function `denoise(xt,
 that predicts eps, x_0 or v becomes one.
 """
 
+import functools
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -63,30 +64,29 @@ class ModelConfig:
 class DiffusionModel:
     """A network and the process it reverses. Arrays in and out are NHWC float32 in [-1, 1], NumPy's or CuPy's.
 
-    xp: numpy or cupy, where the network lives. threads: for `nn.Parallel`; None for all cores.
+    xp: numpy or cupy, where the network lives. workers: for `nn.Parallel`; None for all cores.
     """
 
-    def __init__(self, config, xp=np, threads=None):
+    def __init__(self, config, xp=np, workers=None):
         self.config, self.xp = config, xp
         self.schedule = named_schedule(config.schedule, config.T)
         self.network = UNet(config.unet_config(), config.seed).to(xp)
-        self.parallel = nn.Parallel(threads if xp is np else 1, shard_size(config) if xp is np else 1 << 30)
+        self.parallel = nn.Parallel(workers if xp is np else 1, shard_size(config) if xp is np else 1 << 30)
 
-    def loss(self, x0, labels, t, noise):
-        """The mean squared error of the network's prediction for x_0 noised to t, as a scalar Tensor. (E23)
+    def loss_and_gradient(self, x0, labels, t, noise, seed=0, step=0):
+        """The mean squared error of the network's prediction for x_0 noised to t, and its gradient, flat. (E23)
 
         x0, noise: (N, H, W, C). labels: (N,) integers, K for "no label", or None. t: (N,) integers in 1..T.
+        seed, step: what dropout's random numbers depend on, besides the sample's place in the batch.
         """
         xt = q_sample(self.schedule, x0, t, noise)
         target = convert(self.schedule, noise, xt, t, "eps", self.config.prediction)
-        return nn.mse(self.network(xt, t, labels), nn.Tensor(target))
+        loss = functools.partial(squared_error, seed, step)
+        return self.parallel.loss_and_gradient(loss, self.network, np.arange(len(xt)), xt, t, labels, target)
 
     def predict(self, xt, t, labels=None):
         """The network's output for xt (N, H, W, C) at t (N,), as an array, without gradients."""
-        def shard(rows):
-            return self.network(xt[rows], t[rows], None if labels is None else labels[rows]).data
-
-        return self.parallel.map(shard, len(xt))
+        return self.parallel.map(network_output, self.network, xt, t, labels)
 
     def denoiser(self, labels=None, guidance_scale=1.0):
         """denoise(xt, t) -> x0_hat, as every sampler and bound in this project takes it.
@@ -141,6 +141,17 @@ class DiffusionModel:
                 kept = {t: tuple(from_model(nn.to_numpy(x)) for x in pair) for t, pair in states.items()}
         images = np.concatenate(images)
         return images if keep is None else (images, kept)
+
+
+def network_output(network, xt, t, labels):
+    """The network's output, a Tensor."""
+    return network(xt, t, labels)
+
+
+def squared_error(seed, step, network, samples, xt, t, labels, target):
+    """The mean squared error of the network's output, a scalar Tensor. samples: their places in the batch."""
+    with nn.random_state(seed, step, samples):
+        return nn.mse(network(xt, t, labels), nn.Tensor(target))
 
 
 def shard_size(config):

@@ -35,7 +35,7 @@ def run_config(run):
     return TrainConfig.from_dict(checkpoint.load(checkpoint_path(run))[1])
 
 
-def train_run(run, config, steps=None, minutes=None, resume=False, device="cpu", data_dir=None, threads=None,
+def train_run(run, config, steps=None, minutes=None, resume=False, device="cpu", data_dir=None, workers=None,
               save_seconds=60.0, picture_seconds=150.0):  # fmt: skip
     """Train in the directory `run` until `steps` steps are done in all or `minutes` have passed; returns the Trainer.
 
@@ -48,12 +48,12 @@ def train_run(run, config, steps=None, minutes=None, resume=False, device="cpu",
     xp = nn.choose_device(device)
     dataset = data.load(config.data, "train", data_dir)
     config = replace(config, data=dataset.name)  # "auto" becomes what it found
-    trainer = Trainer(config, dataset.images, dataset.labels, xp, threads)
+    trainer = Trainer(config, dataset.images, dataset.labels, xp, workers)
     if resume:
         trainer.restore(path)
     parameters = sum(p.size for p in trainer.parameters)
     print(f"{dataset.name}: {len(dataset.images)} images; {config.model.preset} U-Net of {parameters:,} parameters on "
-          f"{xp.__name__}, {trainer.model.parallel.threads} threads; from step {trainer.steps_done}", flush=True)  # fmt: skip
+          f"{xp.__name__}, {trainer.model.parallel.workers} workers; from step {trainer.steps_done}", flush=True)  # fmt: skip
 
     start, first, saved, drawn = time.monotonic(), trainer.steps_done, time.monotonic(), time.monotonic()
     with _stop_on_signal() as stopped, _training_bar(trainer, steps, minutes) as show:
@@ -146,7 +146,7 @@ def class_labels(config, n):
 
 
 def sample_run(run, out, n=64, labels=None, guidance_scale=1.0, sampler="ancestral", steps=None, seed=0,
-               device="cpu", threads=None):  # fmt: skip
+               device="cpu", workers=None):  # fmt: skip
     """Draw n images with the model of a run into `out`: a .png grid, or a .npz with `samples` and, if any, `labels`.
 
     labels: a sequence of labels to go through in turn, or None. steps: timesteps to visit, by default SAMPLE_STEPS or
@@ -155,7 +155,7 @@ def sample_run(run, out, n=64, labels=None, guidance_scale=1.0, sampler="ancestr
     out = Path(out)
     if out.suffix not in (".png", ".npz"):
         raise ValueError(f"--out must end in .png or .npz, got {out}")
-    model, _ = load_model(checkpoint_path(run), nn.choose_device(device), threads)
+    model, _ = load_model(checkpoint_path(run), nn.choose_device(device), workers)
     chosen = None if labels is None else np.resize(np.asarray(labels, dtype=np.int64), n)
     if chosen is not None and model.config.classes and not (0 <= chosen.min() and chosen.max() < model.config.classes):
         raise ValueError(f"labels must be in 0..{model.config.classes - 1}, got {chosen.min()}..{chosen.max()}")
@@ -172,9 +172,9 @@ def sample_run(run, out, n=64, labels=None, guidance_scale=1.0, sampler="ancestr
 
 
 def evaluate_run(run, images=1000, draws=4, variance="beta_tilde", clip=True, seed=0, device="cpu", data_dir=None,
-                 threads=None):  # fmt: skip
+                 workers=None):  # fmt: skip
     """Print and return the bound of a run's model, in bits/dim, on the first `images` test images."""
-    model, config = load_model(checkpoint_path(run), nn.choose_device(device), threads)
+    model, config = load_model(checkpoint_path(run), nn.choose_device(device), workers)
     dataset = data.load(config.data, "test", data_dir)
     if not 2 <= images <= len(dataset.images):
         raise ValueError(f"--images must be in 2..{len(dataset.images)}, got {images}")
@@ -190,10 +190,10 @@ def evaluate_run(run, images=1000, draws=4, variance="beta_tilde", clip=True, se
     return result
 
 
-def plot_run(run, out=None, device="cpu", data_dir=None, images=500, seed=0, threads=None):
+def plot_run(run, out=None, device="cpu", data_dir=None, images=500, seed=0, workers=None):
     """Draw every figure of a run into `out` (default: run/plots); returns the paths."""
     out = Path(run) / "plots" if out is None else Path(out)
-    model, config = load_model(checkpoint_path(run), nn.choose_device(device), threads)
+    model, config = load_model(checkpoint_path(run), nn.choose_device(device), workers)
     losses = checkpoint.load(checkpoint_path(run))[0]["losses"]
     test = data.load(config.data, "test", data_dir)
     bar = lambda it, **options: progress(it, **{"desc": "drawing", **options})  # noqa: E731
@@ -257,7 +257,7 @@ def profile_step(config, out=None, steps=3, seed=0):
     rng = np.random.default_rng(seed)
     height, width, _ = config.model.image
     images = rng.integers(0, 256, (config.batch, height, width), dtype=np.uint8)
-    trainer = Trainer(config, images, np.zeros(config.batch, np.uint8), threads=1)
+    trainer = Trainer(config, images, np.zeros(config.batch, np.uint8), workers=1)
     trainer.step()  # the first step pays for memory and tables
     start = time.perf_counter()
     with nn.profile() as table:

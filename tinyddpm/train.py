@@ -57,14 +57,14 @@ class TrainConfig:
 class Trainer:
     """A model in training. images: uint8 (N, H, W), all of them kept on the model's device; labels: uint8 (N,).
 
-    xp: numpy or cupy. threads: see `nn.Parallel`; the result does not depend on it.
+    xp: numpy or cupy. workers: see `nn.Parallel`; the result does not depend on it.
     """
 
-    def __init__(self, config, images, labels, xp=np, threads=None):
+    def __init__(self, config, images, labels, xp=np, workers=None):
         if len(images) != len(labels) or len(images) < config.batch:
             raise ValueError(f"{len(images)} images and {len(labels)} labels for batches of {config.batch}")
         self.config = config
-        self.model = DiffusionModel(config.model, xp, threads)
+        self.model = DiffusionModel(config.model, xp, workers)
         self.images, self.labels = nn.to_device(images, xp), np.asarray(labels, dtype=np.int64)
         self.parameters = self.model.network.parameters()
         self.optimiser = nn.Adam(self.parameters, learning_rate(config))
@@ -95,14 +95,8 @@ class Trainer:
 
     def step(self):
         """One step of training. Returns the loss of its batch."""
-        size = self.config.batch
-        x0, labels, t, noise = self.batch(self.steps_done)
-
-        def shard_loss(rows):
-            with nn.random_state(self.config.seed, self.steps_done, np.arange(size)[rows]):
-                return self.model.loss(x0[rows], None if labels is None else labels[rows], t[rows], noise[rows])
-
-        loss, gradient = self.model.parallel.loss_and_gradient(shard_loss, self.parameters, size)
+        batch = self.batch(self.steps_done)
+        loss, gradient = self.model.loss_and_gradient(*batch, seed=self.config.seed, step=self.steps_done)
         loss = float(loss)
         if not np.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} at step {self.steps_done}; lower the learning rate")
@@ -145,7 +139,7 @@ def learning_rate(config):
     return nn.warmup(rate, config.warmup_steps, then)
 
 
-def load_model(path, xp=np, threads=None, average=True):
+def load_model(path, xp=np, workers=None, average=True):
     """The model in a checkpoint, with its averaged weights (or, average=False, the last ones), and its TrainConfig.
 
     CheckpointError if the file is damaged or not a checkpoint of this program.
@@ -153,7 +147,7 @@ def load_model(path, xp=np, threads=None, average=True):
     arrays, values = checkpoint.load(path)
     try:
         config = TrainConfig.from_dict(values)
-        model = DiffusionModel(config.model, xp, threads)
+        model = DiffusionModel(config.model, xp, workers)
         model.network.load_state_dict(_group(arrays, "model/"))
         if average:
             ema = nn.EMA(model.network.parameters(), config.ema_decay)

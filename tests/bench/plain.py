@@ -42,11 +42,11 @@ def group_norm_silu(x, weight, bias, groups):
 class WholeBatch:
     """In place of `nn.Parallel`: the batch at once, and BLAS on as many threads as it likes."""
 
-    def loss_and_gradient(self, loss, parameters, size):
-        value = loss(slice(0, size))
-        found = nn.gradients(value, parameters)
+    def loss_and_gradient(self, loss, model, *batch):
+        value = loss(model, *batch)
+        found = nn.gradients(value, model.parameters())
         return value.data, nn.array_module(value.data).concatenate([g.reshape(-1) for g in found])
 
-    def map(self, function, size):
+    def map(self, function, model, *batch):
         with nn.no_grad():
-            return function(slice(0, size))
+            return function(model, *batch).data

@@ -41,26 +41,33 @@ def tinyddpm_cases(parallel=None):
     from tinyddpm.model import ModelConfig, shard_size
     from tinyddpm.prediction import x0_from_eps
 
-    model = our_model()
-    parameters, schedule = model.parameters(), NoiseSchedule.linear(1000)
+    model, schedule = our_model(), NoiseSchedule.linear(1000)
+    parameters = model.parameters()
     optimiser, ema = nn.Adam(parameters, 1e-4), nn.EMA(parameters)
     parallel = parallel or nn.Parallel(shard=shard_size(ModelConfig(preset="base")))
 
     def train(x, noise, t):
-        def loss(rows):
-            return nn.mse(model(x[rows], t[rows]), nn.Tensor(noise[rows]))
-
-        value, gradient = parallel.loss_and_gradient(loss, parameters, len(x))
+        value, gradient = parallel.loss_and_gradient(squared_error, model, x, t, noise)
         nn.clip_by_global_norm(gradient, 1.0)
         optimiser.step(gradient)
         ema.update()
         return float(value)
 
     def sample(x, noise, t):
-        eps = parallel.map(lambda rows: model(x[rows], t[rows]).data, len(x))
+        eps = parallel.map(predict, model, x, t)
         return p_mean_variance(schedule, x0_from_eps(schedule, eps, x, 500), x, 500).sample(noise)
 
-    return train, sample, lambda x, t: parallel.map(lambda rows: model(x[rows], t[rows]).data, len(x))
+    return train, sample, lambda x, t: parallel.map(predict, model, x, t)
+
+
+def squared_error(model, x, t, noise):
+    import nn
+
+    return nn.mse(model(x, t), nn.Tensor(noise))
+
+
+def predict(model, x, t):
+    return model(x, t)
 
 
 def numpy_im2col_cases():
