@@ -149,6 +149,20 @@ def test_e15_bridge_is_the_middle_of_three_by_bayes(schedule, seed):
     assert_close(bits.q_bridge(schedule, x_prev, x_next, t).log_prob(x), joint(x) - every, scale=1.0)
 
 
+@given(few_steps, seeds)
+def test_e33_without_its_own_log_odds_the_ideal_prediction_of_a_bit_does_not_depend_on_it(schedule, seed):
+    rng, states = np.random.default_rng(seed), all_bits(3)
+    share = rng.dirichlet(np.ones(8))  # of data whose bits depend on each other
+    t = int(rng.integers(1, schedule.T + 1))
+    like = [bits.q_marginal(schedule, np.tile(x0, (8, 1)), t).log_prob(states) for x0 in states]
+    joint = share * np.exp(like).T  # by x_t, then x_0
+    one = joint @ states  # P(each bit of x_0 is 1, x_t)
+    others = np.log(one) - np.log(joint @ (1 - states)) - bits.log_odds(schedule, states, t)
+    for bit in range(3):
+        flipped = [int(np.flatnonzero((states == np.where(np.arange(3) == bit, 1 - x, x)).all(1))[0]) for x in states]
+        assert_close(others[:, bit], others[flipped, bit], scale=10.0)
+
+
 # ---- the bound, by enumeration: the same code as for Gaussians ----
 
 
@@ -269,6 +283,20 @@ def test_the_sampler_walks_a_respaced_chain_with_progress_and_tells_the_model_th
     assert told == [20, 15, 10, 5] and bars == [4]
 
 
+def test_the_sampler_keeps_the_states_asked_for_with_the_predictions_made_from_them():
+    schedule, x_T = NoiseSchedule.linear(6), np.ones((2, 3))
+    rng = np.random.default_rng(5)
+    noise = rng.random((7, 2, 3))
+    plain = bits.sample(lambda xt, t: 0.3 + 0.4 * xt, schedule, x_T, lambda t: noise[t])
+    x0, kept = bits.sample(lambda xt, t: 0.3 + 0.4 * xt, schedule, x_T, lambda t: noise[t], keep=[2, 6])
+    np.testing.assert_array_equal(x0, plain)
+    assert sorted(kept) == [2, 6] and (kept[6][0] == x_T).all()
+    for xt, x0_hat in kept.values():
+        np.testing.assert_array_equal(x0_hat, 0.3 + 0.4 * xt)
+    with pytest.raises(ValueError, match="keep must hold steps in 1..6"):
+        bits.sample(lambda xt, t: xt, schedule, x_T, lambda t: noise[t], keep=[0])
+
+
 def test_the_ideal_model_of_a_finite_set_samples_the_set():
     rng = np.random.default_rng(3)
     points = rng.integers(0, 2, (4, 12)).astype(float)
@@ -339,6 +367,8 @@ def test_float32_stays_float32():
     (lambda s, x: bits.q_posterior(s, x, x / 2, 1), ValueError, "xt must hold bits"),
     (lambda s, x: bits.q_bridge(s, x, x / 2, 1), ValueError, "x_next must hold bits"),
     (lambda s, x: bits.sample(None, s, x / 2, None), ValueError, "x_T must hold bits"),
+    (lambda s, x: bits.log_odds(s, x / 2, 1), ValueError, "xt must hold bits"),
+    (lambda s, x: bits.log_odds(s, x, 0), ValueError, "t must lie in 1..3"),
     (lambda s, x: bits.bit_cross_entropy(x / 2, x), ValueError, "x0 must hold bits"),
     (lambda s, x: bits.q_posterior(s, x, x, 2, 2), ValueError, "s must be before t, got s = 2, t = 2"),
     (lambda s, x: bits.q_posterior(s, x, x, 0), ValueError, "t must lie in 1..3"),

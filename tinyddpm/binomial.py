@@ -14,11 +14,11 @@ import numpy as np
 from .bound import Bound
 from .gather import check_like, check_t, gather, spread
 from .gaussian import log, sum_per_sample
-from .reverse import predict_x0, reverse_process
+from .reverse import predict_x0, reverse_process, walk
 
 __all__ = [
     "Bernoulli", "FAIR_COIN", "q_transition", "q_step", "q_marginal", "q_sample", "q_posterior", "q_bridge",
-    "p_transition", "sample", "step_kl", "bit_cross_entropy", "denoising_term", "prior_term",
+    "log_odds", "p_transition", "sample", "step_kl", "bit_cross_entropy", "denoising_term", "prior_term",
     "variational_bound",
 ]  # fmt: skip
 
@@ -130,6 +130,16 @@ def q_bridge(schedule, x_prev, x_next, t):
     return both(q_transition(schedule, x_prev, t), following)  # E15
 
 
+def log_odds(schedule, xt, t):
+    """log P(x_t | x_0 = 1) - log P(x_t | x_0 = 0) of each bit x_t alone, t in 1..T: like xt. (E33)
+
+    By Bayes, added to the log odds of x_0's bit given all *other* bits of x_t, it gives those given all of
+    them: what a network that predicts the first need not learn.
+    """
+    flip = gather(schedule.one_minus_alpha_bar, t, check_bits("xt", xt), first=1) / 2
+    return (2 * xt - 1) * log((1 - flip) / flip)
+
+
 def check_bits(name, x):
     """x, if it holds nothing but 0 and 1; ValueError if not."""
     if not ((x == 0) | (x == 1)).all():
@@ -151,17 +161,17 @@ def p_transition(schedule, x0_hat, xt, t):
                      x0_hat * if_one.zero + (1 - x0_hat) * if_zero.zero)  # fmt: skip
 
 
-def sample(denoise, schedule, x_T, uniform, progress=None):
+def sample(denoise, schedule, x_T, uniform, progress=None, keep=None):
     """Bits x_0 drawn with the model, starting from fair coins x_T (N, ...).
 
     uniform(t) -> noise uniform in [0, 1) like x_T, for t = T..2, and 1 for x_0. progress: wraps the loop as
-    `tqdm` does, called with total=T. To visit fewer steps pass `schedule.respace(S)`.
+    `tqdm` does, called with total=T. keep: steps t in 1..T whose (x_t, x0_hat) to keep; then returns x_0 and
+    a dict of them by t. To visit fewer steps pass `schedule.respace(S)`.
     """
-    x = check_bits("x_T", x_T)
-    steps = reverse_process(denoise, schedule, x, uniform, p_transition)
-    for _, x, _ in steps if progress is None else progress(steps, total=schedule.T):  # noqa: B007
-        pass
-    return Bernoulli(x, 1 - x).sample(uniform(1))  # the last step leaves the mean
+    steps = reverse_process(denoise, schedule, check_bits("x_T", x_T), uniform, p_transition)
+    mean, kept = walk(steps, x_T, schedule.T, progress, keep)
+    x0 = Bernoulli(mean, 1 - mean).sample(uniform(1))  # the last step leaves the mean
+    return x0 if keep is None else (x0, kept)
 
 
 # ---- the bound and the loss, in nats ----

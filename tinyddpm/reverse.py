@@ -15,7 +15,7 @@ from .prediction import eps_from_x0, mean_from_eps
 
 __all__ = [
     "p_mean_variance", "p_mean_variance_eps", "reverse_variance", "variance_table", "learned_variance",
-    "ddim_step", "second_order_step", "predict_x0", "reverse_process", "SAMPLERS", "sample", "ddim_encode",
+    "ddim_step", "second_order_step", "predict_x0", "reverse_process", "SAMPLERS", "sample", "walk", "ddim_encode",
 ]  # fmt: skip
 
 
@@ -157,16 +157,22 @@ def sample(denoise, schedule, x_T, noise, sampler="ancestral", eta=0.0, variance
     then returns x_0 and a dict of them by t. To visit fewer steps pass `schedule.respace(S)`.
     """
     clip = (-1.0, 1.0) if clip is True else clip or None
-    kept, wanted = {}, set() if keep is None else set(keep)
-    if not wanted <= set(range(1, schedule.T + 1)):
-        raise ValueError(f"keep must hold steps in 1..{schedule.T}, got {sorted(wanted)}")
     steps = reverse_process(denoise, schedule, x_T, noise, step_of(sampler, eta, variance, clip), clip)
+    x0, kept = walk(steps, x_T, schedule.T, progress, keep)
+    return x0 if keep is None else (x0, kept)
+
+
+def walk(steps, x_T, T, progress=None, keep=None):
+    """The end of `reverse_process`, and the (x_t, x0_hat) of the steps to keep, by t. Arguments as in `sample`."""
+    kept, wanted = {}, set() if keep is None else set(keep)
+    if not wanted <= set(range(1, T + 1)):
+        raise ValueError(f"keep must hold steps in 1..{T}, got {sorted(wanted)}")
     x = x_T
-    for t, x_prev, x0_hat in steps if progress is None else progress(steps, total=schedule.T):
+    for t, x_prev, x0_hat in steps if progress is None else progress(steps, total=T):
         if t in wanted:
             kept[t] = x, x0_hat
         x = x_prev
-    return x if keep is None else (x, kept)
+    return x, kept
 
 
 def step_of(sampler, eta, variance, clip):
