@@ -229,9 +229,16 @@ def test_ends_that_are_given_are_taken_as_they_are():
         NoiseSchedule.linear(5, 0.5, 1.0)
 
 
+def test_every_step_of_the_even_schedule_erases_the_same_share():
+    schedule = NoiseSchedule.even(9, end=0.1)
+    assert_close(-np.diff(schedule.alpha_bar), [0.1] * 9)
+    assert_close(schedule.beta[1:], 1 / np.arange(10, 1, -1))  # a tenth of the whole, of what is left
+    assert named_schedule("even", 7).alpha_bar[-1] == pytest.approx(1e-4)
+
+
 def test_named_schedule_lists_the_names_there_are():
-    assert set(SCHEDULES) == {"linear", "cosine", "quadratic", "sigmoid", "constant"}
-    with pytest.raises(ValueError, match="'cos'.*linear, cosine, quadratic, sigmoid, constant"):
+    assert set(SCHEDULES) == {"linear", "cosine", "quadratic", "sigmoid", "constant", "even"}
+    with pytest.raises(ValueError, match="'cos'.*linear, cosine, quadratic, sigmoid, constant, even"):
         named_schedule("cos", 10)
 
 

@@ -196,6 +196,11 @@ class NoiseSchedule:
         beta = np.sin(step) * np.sin(before + after) / np.cos(before) ** 2  # 1 - cos^2(after)/cos^2(before)
         return cls.from_beta(np.minimum(beta, max_beta))
 
+    @classmethod
+    def even(cls, T, end=1e-4):
+        """alpha_bar on a line from 1 to `end`: each step erases as much. (Sohl-Dickstein et al. 2015, end = 0)"""
+        return cls.from_alpha_bar(1 - (1 - end) * np.arange(1, check_T(T) + 1) / T)
+
 
 # ---- building blocks of the schedules ----
 
@@ -242,7 +247,7 @@ def check_steps(beta, alpha):
         raise ValueError(f"beta must lie within (0, 1), got beta_{t} = {beta[t]:g}")
 
 
-NAMES = "linear", "cosine", "quadratic", "sigmoid", "constant"
+NAMES = "linear", "cosine", "quadratic", "sigmoid", "constant", "even"
 SCHEDULES = {name: getattr(NoiseSchedule, name) for name in NAMES}
 
 
