@@ -86,10 +86,21 @@ def test_what_a_model_returns_becomes_the_nearest_grey_level(x):
     assert error.max() <= 1 / 255 + 1e-6  # half the distance of two levels, and float32
 
 
+def test_a_bit_is_one_above_the_middle_of_the_grey_levels_and_white_on_the_way_back():
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    bits = data.to_bits(levels)
+    assert bits.shape == (1, 16, 16, 1) and bits.dtype == np.float32
+    np.testing.assert_array_equal(bits.ravel(), [0] * 128 + [1] * 128)
+    np.testing.assert_array_equal(data.from_bits(bits).ravel(), [0] * 128 + [255] * 128)
+    shades = data.from_bits(np.array([0.0, 0.2, 0.5, 1.0]).reshape(1, 2, 2, 1))
+    np.testing.assert_array_equal(shades, [[[0, 51], [128, 255]]])
+
+
+@pytest.mark.parametrize("function", [data.to_model, data.to_bits])
 @pytest.mark.parametrize("images", [np.zeros((2, 28, 28)), np.zeros((28, 28), np.uint8)])
-def test_to_model_refuses_what_is_no_stack_of_grey_images(images):
+def test_what_is_no_stack_of_grey_images_is_refused(images, function):
     with pytest.raises(ValueError, match="uint8"):
-        data.to_model(images)
+        function(images)
 
 
 @pytest.mark.parametrize("x", [
@@ -98,6 +109,7 @@ def test_to_model_refuses_what_is_no_stack_of_grey_images(images):
     np.zeros((2, 28, 28, 3)),
     np.full((1, 1, 1, 1), np.nan),
 ])  # fmt: skip
-def test_from_model_refuses_other_shapes_integers_and_nan(x):
+@pytest.mark.parametrize("function", [data.from_model, data.from_bits])
+def test_other_shapes_integers_and_nan_are_refused(x, function):
     with pytest.raises(ValueError, match="x must be"):
-        data.from_model(x)
+        function(x)

@@ -8,7 +8,7 @@ import numpy as np
 from . import glyphs, mnist
 from .mnist import DataError
 
-__all__ = ["load", "Dataset", "to_model", "from_model", "DataError", "NAMES", "SPLITS"]
+__all__ = ["load", "Dataset", "to_model", "from_model", "to_bits", "from_bits", "DataError", "NAMES", "SPLITS"]
 
 NAMES = ("auto", "mnist", "glyphs")
 SPLITS = ("train", "test")
@@ -68,15 +68,33 @@ def _glyphs(split):
 
 def to_model(images):
     """Levels k, uint8 (N, H, W), to float32 (N, H, W, 1): 2k/255 - 1 in [-1, 1], what the model sees."""
-    if images.dtype != np.uint8 or images.ndim != 3:
-        raise ValueError(f"images must be uint8 (N, H, W), got {images.dtype} {images.shape}")
-    return (2 * images[..., None].astype(np.float32) - 255) / 255  # rounded once, so the ends are -1 and 1
+    return (2 * _levels(images).astype(np.float32) - 255) / 255  # rounded once, so the ends are -1 and 1
 
 
 def from_model(x):
     """Floats (N, H, W, 1) to uint8 (N, H, W): the nearest level; what is outside [-1, 1] becomes 0 or 255."""
+    return ((_pixels(x).clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
+
+
+def to_bits(images):
+    """Levels, uint8 (N, H, W), to float32 (N, H, W, 1): 1 above 127.5 and 0 below, always alike, nothing is drawn."""
+    return (_levels(images) > 127.5).astype(np.float32)
+
+
+def from_bits(x):
+    """Bits, or the probabilities of a 1, floats (N, H, W, 1), to uint8 (N, H, W): 0 is black, 1 white."""
+    return (_pixels(x).clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _levels(images):
+    if images.dtype != np.uint8 or images.ndim != 3:
+        raise ValueError(f"images must be uint8 (N, H, W), got {images.dtype} {images.shape}")
+    return images[..., None]
+
+
+def _pixels(x):
     if x.dtype.kind != "f" or x.ndim != 4 or x.shape[-1] != 1:
         raise ValueError(f"x must be floating (N, H, W, 1), got {x.dtype} {x.shape}")
     if not np.isfinite(x).all():
         raise ValueError("x must be finite, got NaN or infinity")
-    return ((x[..., 0].clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
+    return x[..., 0]
