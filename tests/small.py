@@ -6,7 +6,9 @@ from tinyddpm.model import ModelConfig
 from tinyddpm.train import TrainConfig
 
 SMALL = ModelConfig(preset="tiny", T=20, image=(8, 8, 1), unet={"width": 8, "heads": 2})
+BITS = ModelConfig(diffusion="binomial", preset="tiny", T=20, image=(8, 8, 1), unet={"width": 8, "heads": 2})
 CONFIG = TrainConfig(model=SMALL, batch=8, data="glyphs")
+BITS_CONFIG = TrainConfig(model=BITS, batch=8, data="glyphs")
 
 
 def pictures(n=40, seed=0):

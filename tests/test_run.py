@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small import CONFIG, pictures
+from small import BITS_CONFIG, CONFIG, pictures
 
-from tinyddpm import cli, data, run
+from tinyddpm import checkpoint, cli, data, run
 from tinyddpm.data import Dataset
+from tinyddpm.model import ModelConfig
 
 pytest.importorskip("PIL", reason="drawing needs Pillow")
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
@@ -72,9 +73,12 @@ def test_evaluation_prints_its_settings(finished, capsys):
         assert words in out
 
 
-def test_every_figure_is_drawn(finished, tmp_path):
+@pytest.mark.parametrize("config", [CONFIG, BITS_CONFIG], ids=["gaussian", "binomial"])
+def test_every_figure_is_drawn(squares, tmp_path, config):
     from PIL import Image
 
+    finished = tmp_path / "run"
+    run.train_run(finished, config, steps=2, picture_seconds=0)
     names = {path.name for path in run.plot_run(finished, tmp_path / "figures", images=20)}
     assert names == {
         "loss.png", "schedules.png", "digits.png", "forward.png", "reverse.png", "x0_prediction.png",
@@ -104,6 +108,53 @@ def test_the_command_trains_samples_and_evaluates(squares, tmp_path, capsys):
     assert "next: tinyddpm sample" in capsys.readouterr().out
     assert command("sample", out, "--n", 4, "--label", 3, "--guidance", 2, "--steps", 2, "--out", tmp_path / "x.npz") == 0
     assert command("evaluate", out, "--images", 4, "--draws", 1) == 0
+
+
+@pytest.fixture
+def bits(squares, tmp_path):
+    """A directory with a run of binomial diffusion."""
+    run.train_run(tmp_path / "bits", BITS_CONFIG, steps=2)
+    return tmp_path / "bits"
+
+
+def test_the_command_goes_on_with_bits_as_the_checkpoint_says(bits, tmp_path, capsys):
+    assert command("train", "--out", bits, "--resume", "--steps", 3) == 0
+    x = tmp_path / "x.npz"
+    assert command("sample", bits, "--n", 4, "--label", 3, "--guidance", 2, "--steps", 2, "--out", x) == 0
+    with np.load(x) as f:
+        assert set(np.unique(f["samples"])) == {0, 255}
+    assert command("evaluate", bits, "--images", 4, "--draws", 1) == 0
+    assert "two levels" in capsys.readouterr().out
+
+
+def test_the_command_starts_a_run_of_the_diffusion_asked_for_with_its_defaults(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(run, "train_run", lambda out, config, *options: asked.append(config.model))
+    assert command("train", "--out", tmp_path, "--diffusion", "binomial", "--timesteps", 30) == 0
+    assert command("train", "--out", tmp_path, "--diffusion", "binomial", "--schedule", "cosine") == 0
+    assert command("train", "--out", tmp_path, "--prediction", "eps") == 0
+    assert asked == [ModelConfig(diffusion="binomial", schedule="even", prediction="logit", T=30),
+                     ModelConfig(diffusion="binomial", schedule="cosine", prediction="logit"),
+                     ModelConfig(diffusion="gaussian", schedule="cosine", prediction="eps")]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--out", "x.d", "--diffusion", "binomial", "--prediction", "eps"], "there are: logit"),
+        (["train", "--out", "x.d", "--prediction", "logit"], "there are: v, eps, x0"),
+        (["train", "--out", "BITS", "--resume", "--steps", "9", "--diffusion", "gaussian"], "gaussian"),
+        (["sample", "BITS", "--out", "x.png", "--sampler", "ddim"], "one sampler, ancestral"),
+        (["evaluate", "BITS", "--images", "4", "--variance", "beta"], "no variance to choose"),
+        (["evaluate", "BITS", "--images", "4", "--no-clip"], "no x0_hat to clip"),
+    ],
+)
+def test_what_bits_do_not_have_is_refused_with_what_they_have(bits, capsys, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    assert command(*[bits if a == "BITS" else a for a in arguments]) == 1
+    error = capsys.readouterr().err
+    assert "tinyddpm: error:" in error and words in error
+    assert not list(tmp_path.glob("x.*"))
 
 
 @pytest.mark.parametrize(
@@ -136,6 +187,17 @@ def test_a_damaged_checkpoint_is_refused_by_every_command(finished, capsys):
                       ["train", "--out", finished, "--resume", "--steps", 9], ["plot", finished]):  # fmt: skip
         assert command(*arguments) == 1
         assert "damaged" in capsys.readouterr().err
+
+
+def test_a_checkpoint_from_before_there_were_two_diffusions_is_refused_by_every_command(finished, capsys):
+    path = run.checkpoint_path(finished)
+    arrays, values = checkpoint.load(path)
+    del values["model"]["diffusion"]
+    checkpoint.save(path, arrays, values)
+    for arguments in (["sample", finished, "--out", "x.png"], ["evaluate", finished],
+                      ["train", "--out", finished, "--resume", "--steps", 9], ["plot", finished]):  # fmt: skip
+        assert command(*arguments) == 1
+        assert "not a checkpoint of this program's models" in capsys.readouterr().err
 
 
 SCRIPT = """

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small import CONFIG, SMALL, pictures
+from small import BITS_CONFIG, CONFIG, SMALL, pictures
 
 from tinyddpm.checkpoint import CheckpointError
 from tinyddpm.model import DiffusionModel, ModelConfig, shard_size, timesteps_for
 from tinyddpm.train import TrainConfig, Trainer, learning_rate, load_model
+
+either = pytest.mark.parametrize("config", [CONFIG, BITS_CONFIG], ids=["gaussian", "binomial"])
 
 
 def trainer(config=CONFIG, xp=np, **options):
@@ -25,15 +27,16 @@ def assert_same(a, b):
         np.testing.assert_array_equal(array, state(b)[name], err_msg=name)
 
 
-def test_resuming_continues_bit_for_bit(xp, tmp_path):
-    whole = trainer(xp=xp)
+@either
+def test_resuming_continues_bit_for_bit(config, xp, tmp_path):
+    whole = trainer(config, xp=xp)
     for _ in whole.run(steps=6):
         pass
-    half = trainer(xp=xp)
+    half = trainer(config, xp=xp)
     for _ in half.run(steps=3):
         pass
     half.save(tmp_path / "c.npz")
-    resumed = trainer(xp=xp)
+    resumed = trainer(config, xp=xp)
     resumed.restore(tmp_path / "c.npz")
     for _ in resumed.run(steps=6):
         pass
@@ -50,8 +53,9 @@ def test_dropout_draws_the_same_numbers_after_a_resume(tmp_path):
     assert [loss for _, loss in resumed.run(steps=4)] == losses[2:]
 
 
-def test_the_number_of_workers_changes_nothing():
-    one, three = trainer(workers=1), trainer(workers=3)
+@either
+def test_the_number_of_workers_changes_nothing(config):
+    one, three = trainer(config, workers=1), trainer(config, workers=3)
     one.model.parallel.shard = three.model.parallel.shard = 2
     for t in (one, three):
         list(t.run(steps=2))
@@ -64,8 +68,9 @@ def test_the_first_loss_of_an_eps_network_is_the_mean_square_of_the_noise():
     assert t.step() == pytest.approx(float((noise**2).mean()), rel=1e-6)
 
 
-def test_training_lowers_the_loss():
-    t = trainer(replace(CONFIG, learning_rate=5e-3, warmup_steps=5))
+@either
+def test_training_lowers_the_loss(config):
+    t = trainer(replace(config, learning_rate=5e-3, warmup_steps=5))
     losses = [loss for _, loss in t.run(steps=60)]
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
 
@@ -116,6 +121,18 @@ def test_a_loaded_model_has_the_averaged_weights(tmp_path):
         np.testing.assert_array_equal(array, last.network.state_dict()[name])
 
 
+@pytest.mark.parametrize("change", [{"diffusion": None}, {"colour": "blue"}, {"diffusion": "poisson"}])
+def test_a_checkpoint_of_a_model_of_another_version_is_refused(tmp_path, change):
+    from tinyddpm import checkpoint
+
+    trainer().save(tmp_path / "c.npz")
+    arrays, values = checkpoint.load(tmp_path / "c.npz")
+    values["model"] = {key: value for key, value in (values["model"] | change).items() if value is not None}
+    checkpoint.save(tmp_path / "old.npz", arrays, values)
+    with pytest.raises(CheckpointError, match="not a checkpoint of this program's models.*diffusion"):
+        load_model(tmp_path / "old.npz")
+
+
 def test_a_file_of_another_program_is_refused(tmp_path):
     from tinyddpm import checkpoint
 
@@ -164,15 +181,16 @@ def test_a_shard_fills_a_cache_whatever_the_network_is():
 # ==== sampling ====
 
 
-def model():
-    t = trainer()
+def model(config=CONFIG):
+    t = trainer(config)
     list(t.run(steps=3))
     t.model.network.eval()
     return t.model
 
 
-def test_an_image_does_not_depend_on_the_batch_it_is_drawn_in():
-    m, labels = model(), np.arange(6) % 4
+@either
+def test_an_image_does_not_depend_on_the_batch_it_is_drawn_in(config):
+    m, labels = model(config), np.arange(6) % 4
     together = m.generate(6, labels, seed=3)
     np.testing.assert_array_equal(together, m.generate(6, labels, seed=3, batch=4))
     np.testing.assert_array_equal(together[:2], m.generate(2, labels[:2], seed=3))

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 
 __all__ = ["main"]
 
@@ -21,7 +22,7 @@ def main(argv=None):
 
 
 def _parser():
-    from .model import NETWORK_PREDICTIONS
+    from .process import PROCESSES
     from .reverse import SAMPLERS
     from .schedule import SCHEDULES
     from .train import TrainConfig
@@ -45,11 +46,13 @@ def _parser():
     amount.add_argument("--steps", type=_positive, help="train until this many steps are done in all")
     amount.add_argument("--minutes", type=float, help="train for this long (default 10)")
     train.add_argument("--data", choices=("auto", "mnist", "glyphs"), help="data set (default mnist)")
+    train.add_argument("--diffusion", choices=PROCESSES, help=f"of grey levels or of bits (default {default.model.diffusion})")
     train.add_argument("--preset", choices=PRESETS, help=f"size of the network (default {default.model.preset})")
     train.add_argument("--schedule", choices=SCHEDULES, help=f"noise schedule (default {default.model.schedule})")
     train.add_argument("--timesteps", type=_positive, help=f"T, the number of noisy steps (default {default.model.T})")
-    train.add_argument("--prediction", choices=NETWORK_PREDICTIONS,
-                       help=f"what the network predicts (default {default.model.prediction})")  # fmt: skip
+    train.add_argument("--prediction", help="what the network predicts: " + "; ".join(
+        f"{' or '.join(process.predictions)} with {name} diffusion" for name, process in PROCESSES.items()
+    ) + " (default: the first)")
     train.add_argument("--unconditional", action="store_true", help="do not tell the network the labels")
     train.add_argument("--batch", type=_positive, help=f"images a step (default {default.batch})")
     train.add_argument("--learning-rate", type=float, help=f"(default {default.learning_rate})")
@@ -72,7 +75,7 @@ def _parser():
     evaluate.add_argument("run", help="directory of the run")
     evaluate.add_argument("--images", type=_positive, default=1000, help="test images (default 1000)")
     evaluate.add_argument("--draws", type=_positive, default=4, help="timesteps drawn for each image (default 4)")
-    evaluate.add_argument("--variance", choices=("beta_tilde", "beta"), default="beta_tilde", help="sigma_t^2")
+    evaluate.add_argument("--variance", choices=("beta_tilde", "beta"), help="sigma_t^2 (default beta_tilde)")
     evaluate.add_argument("--no-clip", action="store_true", help="do not clip x0_hat to [-1, 1]")
 
     plot = commands.add_parser("plot", parents=[shared, data], help="draw the figures of a run")
@@ -113,20 +116,22 @@ def _train(arguments):
 
 def _configuration(arguments):
     """What was asked for, over the defaults; when resuming, over the configuration of the run."""
-    from . import checkpoint
-    from .run import checkpoint_path
+    from .model import ModelConfig
+    from .run import run_config
     from .train import TrainConfig
 
-    values = TrainConfig().as_dict()
-    if arguments.resume:
-        _, values = checkpoint.load(checkpoint_path(arguments.out))
     asked = {"data": arguments.data, "batch": arguments.batch, "learning_rate": arguments.learning_rate,
              "decay_steps": arguments.decay_steps, "seed": arguments.seed}  # fmt: skip
-    asked_model = {"preset": arguments.preset, "schedule": arguments.schedule, "T": arguments.timesteps,
+    asked_model = {"diffusion": arguments.diffusion, "preset": arguments.preset, "schedule": arguments.schedule, "T": arguments.timesteps,
                    "prediction": arguments.prediction, "classes": 0 if arguments.unconditional else None,
                    "seed": arguments.seed}  # fmt: skip
-    values["model"] |= {key: value for key, value in asked_model.items() if value is not None}
-    return TrainConfig.from_dict(values | {key: value for key, value in asked.items() if value is not None})
+    before = run_config(arguments.out) if arguments.resume else TrainConfig(ModelConfig(arguments.diffusion or "gaussian"))
+    model = replace(before.model, **_given(asked_model))
+    return replace(before, model=model, **_given(asked))
+
+
+def _given(options):
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def _sample(arguments):
@@ -140,7 +145,7 @@ def _sample(arguments):
 def _evaluate(arguments):
     from . import run
 
-    run.evaluate_run(arguments.run, arguments.images, arguments.draws, arguments.variance, not arguments.no_clip,
+    run.evaluate_run(arguments.run, arguments.images, arguments.draws, arguments.variance, False if arguments.no_clip else None,
                      arguments.seed or 0, arguments.device, arguments.data_dir, arguments.workers)  # fmt: skip
 
 

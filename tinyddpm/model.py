@@ -1,7 +1,7 @@
-"""A diffusion model: a schedule, a network, and what the network's output means. Next: train.py.
+"""A diffusion model: a process, and the network that reverses it. Next: train.py.
 
 This is where the two halves meet: the mathematics takes a function `denoise(xt, t) -> x0_hat`, and here a network
-that predicts eps, x_0 or v becomes one.
+becomes one. What its input and output mean, the process says.
 """
 
 import functools
@@ -10,33 +10,28 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 import nn
-from nn import random as counter_random
 
-from .data import from_model
-from .forward import q_sample
 from .loss import stratified_timesteps
-from .prediction import convert, x0_from
-from .reverse import sample
-from .schedule import named_schedule
+from .process import PROCESSES
 from .unet import PRESETS, UNet, UNetConfig
 
-__all__ = ["ModelConfig", "DiffusionModel", "timesteps_for", "NETWORK_PREDICTIONS"]
-
-NETWORK_PREDICTIONS = ("eps", "x0", "v")
+__all__ = ["ModelConfig", "DiffusionModel", "timesteps_for"]
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything that says which model this is; kept in every checkpoint.
 
-    preset: a name in `unet.PRESETS`. schedule, T: as `named_schedule`. prediction: what the network's output means.
-    classes: 0, or the number of labels. image: (H, W, C). seed: of the initial weights.
+    diffusion: a name in `process.PROCESSES`. preset: a name in `unet.PRESETS`. schedule, T: as `named_schedule`.
+    prediction: what the network's output means. None becomes the default of the diffusion. classes: 0, or the number
+    of labels. image: (H, W, C). seed: of the initial weights.
     """
 
+    diffusion: str = "gaussian"
     preset: str = "small"
-    schedule: str = "cosine"
+    schedule: str | None = None
     T: int = 1000
-    prediction: str = "v"
+    prediction: str | None = None
     classes: int = 10
     image: tuple = (28, 28, 1)
     seed: int = 0
@@ -45,8 +40,14 @@ class ModelConfig:
     def __post_init__(self):
         if self.preset not in PRESETS:
             raise ValueError(f"unknown preset {self.preset!r}; there are: {', '.join(PRESETS)}")
-        if self.prediction not in NETWORK_PREDICTIONS:
-            raise ValueError(f"unknown prediction {self.prediction!r}; there are: {', '.join(NETWORK_PREDICTIONS)}")
+        if self.diffusion not in PROCESSES:
+            raise ValueError(f"unknown diffusion {self.diffusion!r}; there are: {', '.join(PROCESSES)}")
+        process = PROCESSES[self.diffusion]
+        object.__setattr__(self, "schedule", self.schedule or process.default_schedule)
+        object.__setattr__(self, "prediction", self.prediction or process.predictions[0])
+        if self.prediction not in process.predictions:
+            raise ValueError(f"unknown prediction {self.prediction!r} of {self.diffusion} diffusion; "
+                             f"there are: {', '.join(process.predictions)}")  # fmt: skip
         object.__setattr__(self, "image", tuple(self.image))
 
     def unet_config(self):
@@ -62,31 +63,32 @@ class ModelConfig:
 
 
 class DiffusionModel:
-    """A network and the process it reverses. Arrays in and out are NHWC float32 in [-1, 1], NumPy's or CuPy's.
+    """A network and the process it reverses. Arrays in and out are NHWC float32, NumPy's or CuPy's.
 
     xp: numpy or cupy, where the network lives. workers: for `nn.Parallel`; None for all cores.
     """
 
     def __init__(self, config, xp=np, workers=None):
         self.config, self.xp = config, xp
-        self.schedule = named_schedule(config.schedule, config.T)
+        self.process = PROCESSES[config.diffusion](config.schedule, config.T, config.prediction)
+        self.schedule = self.process.schedule
         self.network = UNet(config.unet_config(), config.seed).to(xp)
         self.parallel = nn.Parallel(workers if xp is np else 1, shard_size(config) if xp is np else 1 << 30)
 
     def loss_and_gradient(self, x0, labels, t, noise, seed=0, step=0):
-        """The mean squared error of the network's prediction for x_0 noised to t, and its gradient, flat. (E23)
+        """The process's loss of the network's prediction for x_0 noised to t, and its gradient, flat. (E23)
 
         x0, noise: (N, H, W, C). labels: (N,) integers, K for "no label", or None. t: (N,) integers in 1..T.
         seed, step: what dropout's random numbers depend on, besides the sample's place in the batch.
         """
-        xt = q_sample(self.schedule, x0, t, noise)
-        target = convert(self.schedule, noise, xt, t, "eps", self.config.prediction)
-        loss = functools.partial(squared_error, seed, step)
-        return self.parallel.loss_and_gradient(loss, self.network, np.arange(len(xt)), xt, t, labels, target)
+        xt = self.process.q_sample(x0, t, noise)
+        loss = functools.partial(loss_of_output, self.process.loss, seed, step)
+        return self.parallel.loss_and_gradient(loss, self.network, np.arange(len(xt)), self.process.network_input(xt),
+                                               t, labels, *self.process.loss_inputs(x0, xt, t, noise))  # fmt: skip
 
     def predict(self, xt, t, labels=None):
         """The network's output for xt (N, H, W, C) at t (N,), as an array, without gradients."""
-        return self.parallel.map(network_output, self.network, xt, t, labels)
+        return self.parallel.map(network_output, self.network, self.process.network_input(xt), t, labels)
 
     def denoiser(self, labels=None, guidance_scale=1.0):
         """denoise(xt, t) -> x0_hat, as every sampler and bound in this project takes it.
@@ -106,19 +108,19 @@ class DiffusionModel:
             if guidance_scale != 1.0:
                 null = self.predict(xt, t)
                 output = null + guidance_scale * (output - null)
-            return x0_from(self.schedule, self.config.prediction, output, xt, t)
+            return self.process.x0_hat(output, xt, t)
 
         return denoise
 
     def noise(self, seed, stream, step, samples):
-        """Standard normal noise for the samples of these numbers, on the model's device: (N, H, W, C)."""
-        return counter_random.normal(seed, stream, step, samples, self.config.image, self.xp)
+        """The process's noise for the samples of these numbers, on the model's device: (N, H, W, C)."""
+        return self.process.noise(seed, stream, step, samples, self.config.image, self.xp)
 
     def generate(self, n, labels=None, guidance_scale=1.0, sampler="ancestral", steps=None, seed=0, batch=128,
                  progress=None, keep=None):  # fmt: skip
         """Draw n images: uint8 (n, H, W) or (n, H, W, C). Image i is the same in any batch, for the same seed and label.
 
-        labels: (n,) integers or None. sampler: one of `reverse.SAMPLERS`. steps: how many of the T timesteps to visit
+        labels: (n,) integers or None. sampler: one of `reverse.SAMPLERS` that the process has. steps: how many of the T timesteps to visit
         (default all). progress: wraps each batch's loop, as tqdm. keep: indices 1..steps of states to keep; then
         returns images and {index: (x_t, x0_hat)} as uint8 images of the first batch.
         """
@@ -130,17 +132,20 @@ class DiffusionModel:
             numbers = np.arange(start, min(start + batch, n))
             denoise = self.denoiser(None if labels is None else np.asarray(labels)[numbers], guidance_scale)
             with nn.conv.reuse_filters():
-                result = sample(
-                    denoise, schedule, self.noise(seed, "x_T", 0, numbers),
-                    lambda t, numbers=numbers: self.noise(seed, "sampler", t, numbers),
-                    sampler=sampler, clip=sampler != "ancestral_eps", progress=progress, keep=keep,
+                result = self.process.sample(
+                    denoise, schedule, self.process.start(self.noise(seed, "x_T", 0, numbers)),
+                    lambda t, numbers=numbers: self.noise(seed, "sampler", t, numbers), sampler, progress, keep,
                 )  # fmt: skip
             x0, states = result if keep is not None else (result, None)
-            images.append(from_model(nn.to_numpy(x0)))
+            images.append(self.pictures(x0))
             if kept is None and states is not None:
-                kept = {t: tuple(from_model(nn.to_numpy(x)) for x in pair) for t, pair in states.items()}
+                kept = {t: tuple(self.pictures(x) for x in pair) for t, pair in states.items()}
         images = np.concatenate(images)
         return images if keep is None else (images, kept)
+
+    def pictures(self, x):
+        """Any x_t or x0_hat (N, H, W, 1) as uint8 images (N, H, W) in memory."""
+        return self.process.pictures(nn.to_numpy(x))
 
 
 def network_output(network, xt, t, labels):
@@ -148,10 +153,10 @@ def network_output(network, xt, t, labels):
     return network(xt, t, labels)
 
 
-def squared_error(seed, step, network, samples, xt, t, labels, target):
-    """The mean squared error of the network's output, a scalar Tensor. samples: their places in the batch."""
+def loss_of_output(loss, seed, step, network, samples, x, t, labels, *loss_inputs):
+    """loss(the network's output, *loss_inputs), a scalar Tensor. samples: their places in the batch."""
     with nn.random_state(seed, step, samples):
-        return nn.mse(network(xt, t, labels), nn.Tensor(target))
+        return loss(network(x, t, labels), *loss_inputs)
 
 
 def shard_size(config):

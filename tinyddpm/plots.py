@@ -131,8 +131,8 @@ def schedule_curves(path, schedules, used=None):
     _save(figure, path)
 
 
-def loss_curve(path, losses, batch):
-    """The training loss of every step, and its running mean, on a logarithmic axis."""
+def loss_curve(path, losses, batch, name):
+    """The training loss of every step, and its running mean, on a logarithmic axis. name: what loss it is."""
     losses = np.asarray(losses)
     figure = _figure(7, 3.6)
     axes = figure.subplots()
@@ -142,18 +142,18 @@ def loss_curve(path, losses, batch):
     running = np.convolve(losses, np.ones(window) / window, mode="valid")
     axes.plot(steps[window - 1 :], running, color=_ACCENT, linewidth=2, label=f"mean of the last {window}")
     axes.set_yscale("log")
-    _plain(axes, f"step ({batch} images each)", "mean squared error", "training loss")
+    _plain(axes, f"step ({batch} images each)", name, "training loss")
     axes.legend(fontsize=8, frameon=False)
     _save(figure, path)
 
 
-def loss_by_timestep(path, timesteps, losses):
-    """L_simple, the squared error of the predicted noise, at each of some timesteps."""
+def loss_by_timestep(path, timesteps, losses, name):
+    """The simple loss, of that name, at each of some timesteps."""
     figure = _figure(7, 3.6)
     axes = figure.subplots()
     axes.plot(timesteps, losses, "o-", color=_MUTED, markersize=4)
     axes.set_yscale("log")
-    _plain(axes, "t", r"$\|\epsilon - \hat\epsilon\|^2$ / d", "noise is hardest to tell from the digit where there is little")
+    _plain(axes, "t", name, "the loss at each timestep, on test images")
     _save(figure, path)
 
 
@@ -165,7 +165,7 @@ def bound_terms(path, evaluation):
     axes = figure.subplots()
     bars = axes.bar(names, values, color=[_MUTED, _MUTED, _MUTED, _ACCENT])
     axes.bar_label(bars, fmt="%.3g", fontsize=9)
-    _plain(axes, "", "bits/dim", f"the bound on {evaluation.images} test images, sigma^2 = {evaluation.variance}")
+    _plain(axes, "", "bits/dim", f"the bound on {evaluation.images} test images\n{evaluation.settings}")
     _save(figure, path)
 
 

@@ -14,10 +14,9 @@ import nn
 from . import checkpoint, data, plots
 from .evaluate import evaluate, loss_per_timestep
 from .files import write_atomically
-from .forward import q_sample
 from .progress import progress
 from .schedule import SCHEDULES
-from .train import TrainConfig, Trainer, load_model
+from .train import Trainer, load_config, load_model
 
 __all__ = ["train_run", "sample_run", "evaluate_run", "plot_run", "profile_step", "checkpoint_path", "run_config", "class_labels"]
 
@@ -31,8 +30,8 @@ def checkpoint_path(run):
 
 
 def run_config(run):
-    """The TrainConfig of the run in directory `run`."""
-    return TrainConfig.from_dict(checkpoint.load(checkpoint_path(run))[1])
+    """The TrainConfig of the run in directory `run`. CheckpointError if it is not of this program."""
+    return load_config(checkpoint_path(run))
 
 
 def train_run(run, config, steps=None, minutes=None, resume=False, device="cpu", data_dir=None, workers=None,
@@ -132,7 +131,8 @@ def _draw_progress(run, trainer):
     model, labels = trainer.model, class_labels(trainer.config.model, 40)
     trainer.ema.swap()
     try:
-        images = model.generate(40, labels, steps=min(25, model.config.T), sampler="ddim", seed=1)
+        images = model.generate(40, labels, sampler=model.process.sampler_for_few_steps,
+                                steps=min(25, model.config.T), seed=1)  # fmt: skip
         plots.save_png(Path(run) / f"samples-{trainer.steps_done:06d}.png", plots.grid(images, 10))
     except RuntimeError as error:  # Pillow is an extra
         print(error, file=sys.stderr)
@@ -171,18 +171,20 @@ def sample_run(run, out, n=64, labels=None, guidance_scale=1.0, sampler="ancestr
     return images
 
 
-def evaluate_run(run, images=1000, draws=4, variance="beta_tilde", clip=True, seed=0, device="cpu", data_dir=None,
+def evaluate_run(run, images=1000, draws=4, variance=None, clip=None, seed=0, device="cpu", data_dir=None,
                  workers=None):  # fmt: skip
-    """Print and return the bound of a run's model, in bits/dim, on the first `images` test images."""
+    """Print and return the bound of a run's model, in bits/dim, on the first `images` test images.
+
+    variance, clip: as the `bound` of the model's process; ValueError if it has no such choice.
+    """
     model, config = load_model(checkpoint_path(run), nn.choose_device(device), workers)
     dataset = data.load(config.data, "test", data_dir)
     if not 2 <= images <= len(dataset.images):
         raise ValueError(f"--images must be in 2..{len(dataset.images)}, got {images}")
     result = evaluate(model, dataset.images[:images], draws=draws, variance=variance, clip=clip, seed=seed,
                       progress=lambda batches: progress(batches, desc="evaluating"))  # fmt: skip
-    at_1 = "beta_tilde_2 at t = 1" if variance == "beta_tilde" else "beta_1 at t = 1"
     print(f"bits/dim on {images} test images of {dataset.name}, {draws} timesteps each; no label given to the network;\n"
-          f"sigma_t^2 = {variance}_t ({at_1}); x0_hat {'clipped to [-1, 1]' if clip else 'not clipped'}\n"
+          f"{result.settings}\n"
           f"  L_T        {result.prior:.6f}   (prior)\n"
           f"  L_1:T-1    {result.denoising:.4f}     (denoising)\n"
           f"  L_0        {result.reconstruction:.4f}     (reconstruction)\n"
@@ -199,14 +201,15 @@ def plot_run(run, out=None, device="cpu", data_dir=None, images=500, seed=0, wor
     bar = lambda it, **options: progress(it, **{"desc": "drawing", **options})  # noqa: E731
 
     if len(losses):
-        plots.loss_curve(out / "loss.png", losses, config.batch)
+        plots.loss_curve(out / "loss.png", losses, config.batch, model.process.loss_name)
     plots.schedule_curves(
         out / "schedules.png", {n: make(model.config.T) for n, make in SCHEDULES.items()}, model.config.schedule
     )
     _draw_digits(out, model, test, seed, bar)
     _draw_chains(out, model, test, seed, bar)
     few = test.images[: min(images, len(test.images))]
-    plots.loss_by_timestep(out / "loss_per_t.png", *loss_per_timestep(model, few[:256], progress=bar))
+    t, loss = loss_per_timestep(model, few[:256], progress=bar)
+    plots.loss_by_timestep(out / "loss_per_t.png", t, loss, model.process.simple_loss_name)
     plots.bound_terms(out / "bound.png", evaluate(model, few, progress=bar))
     return sorted(out.glob("*.png")) + sorted(out.glob("*.gif"))
 
@@ -222,20 +225,21 @@ def _draw_digits(out, model, test, seed, bar):
     else:
         labels, real = None, test.images[:80]
     generated = model.generate(len(real), labels, steps=steps, seed=seed, progress=bar)
+    real = model.pictures(model.process.data(real))  # as the model sees them
     plots.real_and_generated(out / "digits.png", real, generated, each)
 
 
 def _draw_chains(out, model, test, seed, bar):
     """The forward strip; the reverse and the x_0-prediction strips and a GIF, all of one chain."""
-    schedule, T = model.schedule, model.config.T
+    process, T = model.process, model.config.T
     shown = np.unique(np.linspace(1, T, min(STRIP, T)).round().astype(int))
-    x0 = data.to_model(test.images[:3])
-    noise = nn.to_numpy(model.noise(seed, "forward strip", 0, np.arange(3)))
-    forward = [test.images[:3]] + [data.from_model(q_sample(schedule, x0, int(t), noise)) for t in shown]
+    x0 = process.data(nn.to_device(test.images[:3], model.xp))
+    noise = model.noise(seed, "forward strip", 0, np.arange(3))
+    forward = [model.pictures(process.q_sample(x0, int(t), noise)) for t in [0, *shown]]
     plots.strip(out / "forward.png", np.stack(forward, 1), [0, *shown], "forward: q(x_t | x_0)")
 
     steps = min(SAMPLE_STEPS, T)
-    respaced = schedule.respace(steps)
+    respaced = model.schedule.respace(steps)
     labels = class_labels(model.config, 30)
     frames = sorted(set(range(1, steps + 1)), reverse=True)
     images, states = model.generate(30, labels, steps=steps, seed=seed + 1, progress=bar, keep=frames)

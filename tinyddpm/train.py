@@ -13,10 +13,9 @@ import nn
 from nn import random as counter_random
 
 from . import checkpoint
-from .data import to_model
 from .model import DiffusionModel, ModelConfig, timesteps_for
 
-__all__ = ["TrainConfig", "Trainer", "load_model"]
+__all__ = ["TrainConfig", "Trainer", "load_config", "load_model"]
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,15 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values):
-        """The inverse of `as_dict`. ValueError for an unknown or missing field."""
-        names = {f.name for f in fields(cls)}
-        if values.keys() != names:
-            raise ValueError(f"the configuration has fields {sorted(values)}, expected {sorted(names)}")
-        return cls(**{**values, "model": ModelConfig(**values["model"])})
+        """The inverse of `as_dict`. ValueError for an unknown or missing field, of the model's too."""
+        return _from_fields(cls, {**values, "model": _from_fields(ModelConfig, values.get("model", {}))})
+
+
+def _from_fields(cls, values):
+    names = {f.name for f in fields(cls)}
+    if values.keys() != names:
+        raise ValueError(f"the configuration has fields {sorted(values)}, expected {sorted(names)}")
+    return cls(**values)
 
 
 class Trainer:
@@ -91,7 +94,7 @@ class Trainer:
             labels = np.where(hidden, config.model.classes, self.labels[chosen])
         t = timesteps_for(config.seed, step, size, config.model.T)
         noise = self.model.noise(config.seed, "training", step, numbers)
-        return to_model(self.images[self.model.xp.asarray(chosen)]), labels, t, noise
+        return self.model.process.data(self.images[self.model.xp.asarray(chosen)]), labels, t, noise
 
     def step(self):
         """One step of training. Returns the loss of its batch."""
@@ -139,14 +142,22 @@ def learning_rate(config):
     return nn.warmup(rate, config.warmup_steps, then)
 
 
+def load_config(path):
+    """The TrainConfig in a checkpoint. CheckpointError if the file is damaged or not a checkpoint of this program."""
+    _, values = checkpoint.load(path)
+    try:
+        return TrainConfig.from_dict(values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise checkpoint.CheckpointError(f"{path}: not a checkpoint of this program's models ({error})") from error
+
+
 def load_model(path, xp=np, workers=None, average=True):
     """The model in a checkpoint, with its averaged weights (or, average=False, the last ones), and its TrainConfig.
 
     CheckpointError if the file is damaged or not a checkpoint of this program.
     """
-    arrays, values = checkpoint.load(path)
+    arrays, config = checkpoint.load(path)[0], load_config(path)
     try:
-        config = TrainConfig.from_dict(values)
         model = DiffusionModel(config.model, xp, workers)
         model.network.load_state_dict(_group(arrays, "model/"))
         if average:
