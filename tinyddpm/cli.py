@@ -46,13 +46,14 @@ def _parser():
     amount.add_argument("--steps", type=_positive, help="train until this many steps are done in all")
     amount.add_argument("--minutes", type=float, help="train for this long (default 10)")
     train.add_argument("--data", choices=("auto", "mnist", "glyphs"), help="data set (default mnist)")
-    train.add_argument("--diffusion", choices=PROCESSES, help=f"of grey levels or of bits (default {default.model.diffusion})")
+    train.add_argument("--diffusion", choices=PROCESSES,
+                       help=f"noise on grey levels, or bits that flip (default {default.model.diffusion})")  # fmt: skip
     train.add_argument("--preset", choices=PRESETS, help=f"size of the network (default {default.model.preset})")
-    train.add_argument("--schedule", choices=SCHEDULES, help=f"noise schedule (default {default.model.schedule})")
+    train.add_argument("--schedule", choices=SCHEDULES, help="noise schedule (default " + ", ".join(
+        f"{process.default_schedule} for {name}" for name, process in PROCESSES.items()) + ")")  # fmt: skip
     train.add_argument("--timesteps", type=_positive, help=f"T, the number of noisy steps (default {default.model.T})")
-    train.add_argument("--prediction", help="what the network predicts: " + "; ".join(
-        f"{' or '.join(process.predictions)} with {name} diffusion" for name, process in PROCESSES.items()
-    ) + " (default: the first)")
+    train.add_argument("--prediction", help="what the network predicts (the first is the default): " + ", ".join(
+        f"{' or '.join(process.predictions)} for {name}" for name, process in PROCESSES.items()))  # fmt: skip
     train.add_argument("--unconditional", action="store_true", help="do not tell the network the labels")
     train.add_argument("--batch", type=_positive, help=f"images a step (default {default.batch})")
     train.add_argument("--learning-rate", type=float, help=f"(default {default.learning_rate})")
@@ -122,12 +123,14 @@ def _configuration(arguments):
 
     asked = {"data": arguments.data, "batch": arguments.batch, "learning_rate": arguments.learning_rate,
              "decay_steps": arguments.decay_steps, "seed": arguments.seed}  # fmt: skip
-    asked_model = {"diffusion": arguments.diffusion, "preset": arguments.preset, "schedule": arguments.schedule, "T": arguments.timesteps,
-                   "prediction": arguments.prediction, "classes": 0 if arguments.unconditional else None,
+    asked_model = {"diffusion": arguments.diffusion, "preset": arguments.preset, "schedule": arguments.schedule,
+                   "T": arguments.timesteps, "prediction": arguments.prediction, "classes": 0 if arguments.unconditional else None,
                    "seed": arguments.seed}  # fmt: skip
-    before = run_config(arguments.out) if arguments.resume else TrainConfig(ModelConfig(arguments.diffusion or "gaussian"))
-    model = replace(before.model, **_given(asked_model))
-    return replace(before, model=model, **_given(asked))
+    if arguments.resume:
+        before = run_config(arguments.out)
+    else:
+        before = TrainConfig(ModelConfig(**_given({"diffusion": arguments.diffusion})))  # with the defaults of that one
+    return replace(before, model=replace(before.model, **_given(asked_model)), **_given(asked))
 
 
 def _given(options):
@@ -145,8 +148,8 @@ def _sample(arguments):
 def _evaluate(arguments):
     from . import run
 
-    run.evaluate_run(arguments.run, arguments.images, arguments.draws, arguments.variance, False if arguments.no_clip else None,
-                     arguments.seed or 0, arguments.device, arguments.data_dir, arguments.workers)  # fmt: skip
+    run.evaluate_run(arguments.run, arguments.images, arguments.draws, arguments.variance,
+                     False if arguments.no_clip else None, arguments.seed or 0, arguments.device, arguments.data_dir, arguments.workers)  # fmt: skip
 
 
 def _plot(arguments):

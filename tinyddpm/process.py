@@ -101,12 +101,13 @@ class BinomialProcess:
     """Bits flip until they are fair coins; the network says how likely each bit of x_0 is 1. (E33)
 
     Its output is the log odds of that given all *other* bits of x_t; what the bit of x_t itself says is added to it.
-    An untrained network, whose output is 0, then already knows how reliable x_t is.
+    So an untrained network, whose output is 0, already trusts x_t as far as it should: after 150 steps of training the
+    bound was 0.17 bits/dim, and 0.32 where the network had to learn that too.
     """
 
     predictions = ("logit",)
-    # What a bit still says of x_0 falls with alpha_bar, not with its root as for a Gaussian: with "cosine" a quarter of
-    # the steps would have next to nothing left to tell, with "even" each adds its part to the bound.
+    # The signal in a bit is alpha_bar, not its root as for a Gaussian. Under "cosine" the noisiest quarter of the steps
+    # carries a fortieth of the bound, and training on them is wasted; under "even", a twelfth.
     default_schedule = "even"
     sampler_for_few_steps = "ancestral"
     loss_name = simple_loss_name = "cross entropy, nats a pixel"
@@ -165,7 +166,7 @@ class BinomialProcess:
         term = partial(binomial.denoising_term, self.schedule)
         return BoundTerms(partial(binomial.prior_term, self.schedule), term,
                           lambda denoise, x0, noise: term(denoise, x0, 1, noise),
-                          "of images of two levels, 1 where the original is above 127.5")  # fmt: skip
+                          "a pixel is a bit, 1 where the image is above 127.5")  # fmt: skip
 
 
 PROCESSES = {"gaussian": GaussianProcess, "binomial": BinomialProcess}

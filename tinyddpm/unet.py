@@ -1,7 +1,7 @@
 """The network: a small U-Net that reads a noisy image and a timestep (and a class, if it is told one).
 
 Residual blocks of group norm, silu and 3x3 convolution; self-attention at the lowest resolution; skip connections
-from the way down to the way up (Ronneberger et al. 2015; Ho et al. 2020). Next: train.py.
+from the way down to the way up (Ronneberger et al. 2015; Ho et al. 2020). Next: process.py.
 """
 
 from dataclasses import dataclass
