@@ -2,7 +2,8 @@
 
 The functions have the names of their Gaussian counterparts in forward.py, bound.py and reverse.py, and the
 schedules are the same: beta_t is the chance that a bit is drawn anew. A bit is 0.0 or 1.0. A model is
-`denoise(xt, t) -> x0_hat`, the probability that each bit of x_0 is 1. Read hierarchy.py next.
+`denoise(xt, t) -> x0_hat`, the probability that each bit of x_0 is 1; process.py makes one of a network. Read
+hierarchy.py next.
 """
 
 import math

@@ -149,7 +149,8 @@ def _evaluate(arguments):
     from . import run
 
     run.evaluate_run(arguments.run, arguments.images, arguments.draws, arguments.variance,
-                     False if arguments.no_clip else None, arguments.seed or 0, arguments.device, arguments.data_dir, arguments.workers)  # fmt: skip
+                     False if arguments.no_clip else None, arguments.seed or 0, arguments.device, arguments.data_dir,
+                     arguments.workers)  # fmt: skip
 
 
 def _plot(arguments):
