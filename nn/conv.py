@@ -145,22 +145,26 @@ def conv2d_winograd(x, weight, bias):
     ty, tx = -(-h // 4), -(-w // 4)  # tiles of 4 x 4 outputs; those that hang over the edge are cut off
     filters = _transform_filters(weight, filter_map)
     inputs = _both_axes(input_map, _tiles(x.data, ty, tx, xp)).reshape(36, -1, c)
-    y = _both_axes(output_map, (inputs @ filters).reshape(6, 6, -1))
+    products = inputs @ filters
+    # Column 1 of A^T is all ones: what is added to plane (1, 1) of the products reaches all 16 outputs of a tile.
+    products[7].reshape(n, ty * tx, o)[...] += bias.data.reshape(-1, 1, o)
+    y = _both_axes(output_map, products.reshape(6, 6, -1))
     y = _join_tiles(y.reshape(4, 4, n, ty, tx, o), h, w, xp)
-    y += _per_pixel(bias.data)
 
     def vjp(g):
         g_tiles = _pad_right(g, 4 * ty, 4 * tx, xp).reshape(n, ty, 4, tx, 4, o).transpose(2, 4, 0, 1, 3, 5)
         g_products = _both_axes(output_map.T, g_tiles).reshape(36, -1, o)
-        gx = gw = None
+        gx = gw = g_bias = None
         if weight.requires_grad:
             g_filters = inputs.swapaxes(1, 2) @ g_products
             gw = _both_axes(filter_map.T, g_filters.reshape(6, 6, -1)).reshape(weight.shape)
         if needs_gx:
-            g_inputs = g_products @ xp.ascontiguousarray(filters.swapaxes(1, 2))
+            g_inputs = g_products @ _transform_filters(weight, filter_map, transposed=True)
             gx = _both_axes(input_map.T, g_inputs.reshape(6, 6, -1))
             gx = _sum_tiles(gx.reshape(6, 6, n, ty, tx, c), h, w, xp)
-        return gx, gw, _bias_gradient(g, bias, xp)
+        if bias.requires_grad:
+            g_bias = sum_pixels(g_products[7].reshape(n, ty * tx, o), xp)
+        return gx, gw, g_bias if bias.ndim == 2 or g_bias is None else g_bias.sum(axis=0)
 
     return node(y, (x, weight, bias), vjp)
 
@@ -178,13 +182,17 @@ def reuse_filters():
         _filters.reset(token)
 
 
-def _transform_filters(weight, filter_map):
+def _transform_filters(weight, filter_map, transposed=False):
+    """G w G^T of every filter: (36, C, O), or (36, O, C) if transposed."""
     known = _filters.get()
-    if known is not None and id(weight) in known:
-        return known[id(weight)][1]
-    filters = _both_axes(filter_map, weight.data).reshape(36, *weight.shape[2:])
+    if known is not None and (id(weight), transposed) in known:
+        return known[id(weight), transposed][1]
+    if transposed:
+        filters = _transform_filters(weight, filter_map).swapaxes(1, 2).copy()
+    else:
+        filters = _both_axes(filter_map, weight.data).reshape(36, *weight.shape[2:])
     if known is not None:
-        known[id(weight)] = weight, filters  # holding the weight keeps its id from being given to another
+        known[id(weight), transposed] = weight, filters  # holding the weight keeps its id from being given to another
     return filters
 
 
