@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 
-from nn.tensor import node
+from nn.tensor import is_recorded, node
 
 __all__ = ["group_norm", "group_norm_silu", "layer_norm"]
 
@@ -30,26 +30,23 @@ def group_norm(x, weight, bias, groups):
 def group_norm_silu(x, weight, bias, groups):
     """silu(group_norm(x, weight, bias, groups)) in one op."""
     centred, scale, normalise_vjp = _normalise(x, weight, bias, groups)
-    half_scale, half_bias = _row(0.5 * scale, centred), _row(0.5 * bias.data[None], centred)
+    h = centred * _row(0.5 * scale, centred)  # half of the normalised value z: silu(z) = z sigmoid(z) = h + h tanh(h)
+    h += _row(0.5 * bias.data[None], centred)
+    t = x.xp.tanh(h)
+    y = h * t
+    y += h
 
-    def half():
-        """h = z / 2, where z is the normalised value: silu(z) = z sigmoid(z) = h + h tanh(h)."""
-        h = centred * half_scale
-        h += half_bias
-        return h
-
-    y = half()
-    t = x.xp.tanh(y)
-    y += y * t
+    slope = None
+    if is_recorded(x, weight, bias):  # 2 silu'(z) = (1 + t) + h (1 - t^2) = (1 + t) (1 + 2 h - y), made in the cache
+        t += 1
+        h += h
+        h -= y
+        h += 1
+        h *= t
+        slope = h
 
     def vjp(g):
-        # 2 silu'(z) = (1 + t) + h (1 - t^2) = (1 + t) (1 + h - h t); the 2 is taken out with the scale
-        h = half()
-        h -= h * t
-        h += 1
-        h *= t + 1
-        h *= g.reshape(h.shape)
-        return normalise_vjp(h, 0.5)
+        return normalise_vjp(slope * g.reshape(slope.shape), 0.5)  # the 2 is taken out with the scale
 
     return node(y.reshape(x.shape), (x, weight, bias), vjp)
 
@@ -117,7 +114,12 @@ def _row(per_channel, rows):
 
 def sum_pixels(a, xp):
     """Sum (N, P, C) over P as a matrix product with ones, several times faster than NumPy's own sum: (N, C)."""
-    return (xp.ones((1, a.shape[1]), a.dtype) @ a)[:, 0]
+    return (_ones(a.shape[1], a.dtype, xp) @ a)[:, 0]
+
+
+@functools.lru_cache(maxsize=64)
+def _ones(count, dtype, xp):
+    return xp.ones((1, count), dtype)
 
 
 def _check(x, weight, bias, groups):

@@ -34,6 +34,11 @@ def node(data, parents, vjp):
     return Tensor(data)
 
 
+def is_recorded(*parents):
+    """Whether an op on these Tensors will be asked for its gradient: what only the vjp needs may be left out if not."""
+    return grad_enabled() and any(p.requires_grad for p in parents)
+
+
 def tensor(values, requires_grad=False, dtype=None):
     """A Tensor of `values` (a list, number, NumPy or CuPy array); floats from lists become float32 unless `dtype` says."""
     if array_module(values) is np and not isinstance(values, np.ndarray):

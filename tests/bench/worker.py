@@ -1,7 +1,7 @@
 """One framework in one process: `python worker.py NAME`, then a line "case batch" on stdin for each measurement.
 
-Answers each line with the seconds of one run, as JSON. Cases: train (loss, gradients, clipping, Adam), sample (one
-network evaluation without gradients, and the step from x_t to x_{t-1}). With `--memory case batch` it runs the case
+Answers each line with the seconds of one step, as JSON. Cases: train (loss, gradients, clipping, Adam, EMA), sample (a
+network evaluation without gradients, and the step from x_t to x_{t-1}; several steps in a row, as a sampler does). With `--memory case batch` it runs the case
 three times and prints the megabytes by which its peak memory passed what the imports had taken.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for torch_unet.py
 
 CONFIG = {"width": 32, "multipliers": (1, 2, 2), "blocks": 1}  # 1.1 million parameters, attention at 7x7
+CHAIN = 10  # sampling steps to a measurement, which is divided by it
 NAMES = ("tinyddpm", "torch-nchw", "torch-channels-last", "torch-compile", "numpy-im2col")
 
 
@@ -54,8 +55,10 @@ def tinyddpm_cases(parallel=None):
         return float(value)
 
     def sample(x, noise, t):
-        eps = parallel.map(predict, model, x, t)
-        return p_mean_variance(schedule, x0_from_eps(schedule, eps, x, 500), x, 500).sample(noise)
+        with nn.conv.reuse_filters():
+            for _ in range(CHAIN):
+                eps = parallel.map(predict, model, x, t)
+                x = p_mean_variance(schedule, x0_from_eps(schedule, eps, x, 500), x, 500).sample(noise)
 
     return train, sample, lambda x, t: parallel.map(predict, model, x, t)
 
@@ -106,13 +109,14 @@ def torch_cases(channels_last=False, compiled=False):
         return loss.item()
 
     def sample(x, noise, t):
+        now, before = float(alpha_bar[499]), float(alpha_bar[498])
+        alpha = now / before
         with torch.no_grad():
-            xt, eps = image(x), network(image(x), t)
-            now, before = float(alpha_bar[499]), float(alpha_bar[498])
-            alpha = now / before
-            x0 = (xt - (1 - now) ** 0.5 * eps) / now**0.5
-            mean = alpha**0.5 * (1 - before) / (1 - now) * xt + before**0.5 * (1 - alpha) / (1 - now) * x0
-            return mean + ((1 - before) / (1 - now) * (1 - alpha)) ** 0.5 * image(noise)
+            xt, noise = image(x), image(noise)
+            for _ in range(CHAIN):
+                x0 = (xt - (1 - now) ** 0.5 * network(xt, t)) / now**0.5
+                mean = alpha**0.5 * (1 - before) / (1 - now) * xt + before**0.5 * (1 - alpha) / (1 - now) * x0
+                xt = mean + ((1 - before) / (1 - now) * (1 - alpha)) ** 0.5 * noise
 
     def predict(x, t):
         with torch.no_grad():
@@ -152,7 +156,8 @@ def main():
         data = inputs(int(batch))
         start = time.perf_counter()
         (train if which == "train" else sample)(*data)
-        print(json.dumps(time.perf_counter() - start), flush=True)
+        steps = 1 if which == "train" else CHAIN
+        print(json.dumps((time.perf_counter() - start) / steps), flush=True)
 
 
 def peak_megabytes():
