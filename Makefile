@@ -26,8 +26,10 @@ smoke: $(VENV)/demo.stamp  ## the demo in some seconds, drawn into a folder that
 lint: $(VENV)/test.stamp  ## ruff
 	$(BIN)/python -m ruff check .
 
-bench: $(VENV)/bench.stamp  ## the speed of a training and a sampling step, beside PyTorch's
+bench: $(VENV)/bench.stamp  ## the speed of a training and a sampling step, beside PyTorch's and the machine's own
 	$(BIN)/python tests/bench/bench.py
+	$(BIN)/python tests/bench/floor.py
+	$(BIN)/python tests/bench/convolution.py
 
 mutation: $(VENV)/mutation.stamp  ## change the mathematics line by line: which changes does no test notice?
 	$(BIN)/python -m mutmut run
