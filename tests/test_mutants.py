@@ -7,6 +7,7 @@ from strategies import assert_close
 from tinyddpm import (
     Gaussian,
     NoiseSchedule,
+    binomial,
     ddim_step,
     from_x0,
     p_mean_variance,
@@ -16,9 +17,13 @@ from tinyddpm import (
     x0_from,
 )
 from tinyddpm.bound import reconstruction_term, step_kl
+from tinyddpm.bound_forms import reverse_model
+from tinyddpm.continuous import LearnedLogSNR
 from tinyddpm.decoder import log_bin_mass
+from tinyddpm.flow import flow_log_prob
 from tinyddpm.forward import q_bridge
 from tinyddpm.loss import importance_timesteps
+from tinyddpm.oracle import finite_data
 from tinyddpm.reverse import (
     learned_variance,
     predict_x0,
@@ -145,3 +150,75 @@ def test_e36_a_random_number_that_is_exactly_0_is_t_1_and_not_t_0():
 
     t, weights = importance_timesteps([0, 0.5, 0.5], 2, Zero())
     assert t.tolist() == [1, 1] and weights.tolist() == [1.0, 1.0]
+
+
+# ==== bits ====
+
+BITS = np.array([[[0.0, 1.0], [1.0, 1.0]]] * 2)  # two samples, 2 x 2 bits each
+
+
+def unsure(xt, t):
+    return 0 * xt + 0.25
+
+
+class Asked:
+    """A source of noise, or a wrapper of a loop, that notes what it was asked for."""
+
+    def __init__(self):
+        self.steps = []
+
+    def noise(self, t):
+        self.steps.append(t)
+        return np.random.default_rng(t).random(BITS.shape)
+
+    def progress(self, steps, **options):
+        self.steps += list(steps)
+        return self.steps
+
+
+def test_e33_every_step_of_a_chain_of_bits_has_noise_of_its_own():
+    asked = Asked()
+    binomial.sample(unsure, SCHEDULE, BITS, asked.noise)
+    assert asked.steps == [4, 3, 2, 1]
+
+
+def test_e33_every_term_of_the_bound_of_bits_has_noise_of_its_own_and_progress_sees_each():
+    asked, shown = Asked(), Asked()
+    found = binomial.variational_bound(SCHEDULE, unsure, BITS, asked.noise, shown.progress)
+    assert asked.steps == shown.steps == [1, 2, 3, 4]
+    for t in (2, 3, 4):
+        term = binomial.denoising_term(SCHEDULE, unsure, BITS, t, asked.noise(t))
+        assert_close(found.denoising[t], term)
+
+
+def test_e33_a_model_that_knows_has_a_finite_bound():
+    bound = binomial.variational_bound(SCHEDULE, lambda xt, t: BITS, BITS, Asked().noise)
+    assert np.isfinite(bound.denoising).all() and (bound.reconstruction == 0).all()
+
+
+def test_e23_the_cross_entropy_is_of_a_pixel_whatever_the_shape_of_an_image():
+    each = -np.log(np.where(BITS == 1, 0.25, 0.75))
+    assert_close(binomial.bit_cross_entropy(BITS, 0 * BITS + 0.25), each.mean(axis=(1, 2)))
+
+
+# ==== oracles, forms of the bound, continuous time ====
+
+
+def test_points_that_are_integers_or_float32_become_float64_data():
+    for points in ([[0], [1]], np.array([[0], [1]], np.float32)):
+        assert finite_data(points).means.dtype == np.float64
+
+
+def test_the_forms_of_the_bound_use_the_variance_that_was_asked_for():
+    found = reverse_model(SCHEDULE, half, "beta")(X, 3)
+    assert found.variance == p_mean_variance(SCHEDULE, X, X, 3, variance="beta").variance
+
+
+def test_a_learned_schedule_still_falls_at_the_end_of_time():
+    schedule = LearnedLogSNR(5.0, -5.0, np.ones(3))
+    assert_close(schedule.slope(np.array([1.0])), np.array([-10.0]))
+
+
+def test_the_probes_that_were_given_are_those_that_are_used():
+    exact, none = (flow_log_prob(half, X, 0.0, 1.0, 3, probes=p) for p in (None, [0 * X]))
+    assert (abs(exact - none) > 1e-3).all()
