@@ -13,7 +13,9 @@ import functools
 
 import numpy as np
 
+from nn import kernels
 from nn.norm import sum_pixels
+from nn.precision import matrix_product, products_in
 from nn.tensor import node
 
 __all__ = [
@@ -28,8 +30,9 @@ def conv2d(x, weight, bias, stride=1, padding=0):
     padding: zeros on each side. OH = (H + 2 padding - KH) // stride + 1. ValueError where the shapes do not fit.
     """
     _check(x, weight, bias, stride, padding)
-    wide = weight.shape[2] >= 8  # with fewer channels, Winograd's transforms cost more than they save
-    if wide and weight.shape[:2] == (3, 3) and stride == 1 and padding == 1:
+    # With fewer channels Winograd's transforms cost more than they save, and on a GPU they are too many launches.
+    worth_it = weight.shape[2] >= 8 and x.xp is np
+    if worth_it and weight.shape[:2] == (3, 3) and stride == 1 and padding == 1:
         return conv2d_winograd(x, weight, bias)
     return conv2d_im2col(x, weight, bias, stride, padding)
 
@@ -70,7 +73,7 @@ def conv2d_im2col(x, weight, bias, stride=1, padding=0):
     matrix = weight.data.reshape(-1, o)
     a, xp, needs_gx = x.data, x.xp, x.requires_grad
     columns = _windows(a, kh, kw, stride, padding, xp)
-    y = columns.reshape(-1, kh * kw * c) @ matrix
+    y = matrix_product(columns.reshape(-1, kh * kw * c), matrix)
     y = y.reshape(*columns.shape[:3], o)
     y += _per_pixel(bias.data)
 
@@ -78,9 +81,10 @@ def conv2d_im2col(x, weight, bias, stride=1, padding=0):
         rows = g.reshape(-1, o)
         gx = gw = None
         if weight.requires_grad:
-            gw = (_windows(a, kh, kw, stride, padding, xp).reshape(-1, kh * kw * c).T @ rows).reshape(weight.shape)
+            columns = _windows(a, kh, kw, stride, padding, xp).reshape(-1, kh * kw * c)
+            gw = matrix_product(columns.T, rows).reshape(weight.shape)
         if needs_gx:
-            columns = (rows @ matrix.T).reshape(*g.shape[:3], kh, kw, c)
+            columns = matrix_product(rows, matrix.T).reshape(*g.shape[:3], kh, kw, c)
             gx = _sum_windows(columns, a.shape, stride, padding, xp)
         return gx, gw, _bias_gradient(g, bias, xp)
 
@@ -88,7 +92,9 @@ def conv2d_im2col(x, weight, bias, stride=1, padding=0):
 
 
 def _windows(a, kh, kw, stride, padding, xp):
-    """Every window of a (N, H, W, C), as a view of its padded copy: (N, OH, OW, KH, KW, C)."""
+    """Every window of a (N, H, W, C), as a view of its padded copy (a copy on a GPU): (N, OH, OW, KH, KW, C)."""
+    if kernels.used_for(xp, a.dtype):
+        return kernels.windows(a, kh, kw, stride, padding, bfloat16=products_in("bf16", a.dtype))
     a = _pad_image(a, padding, padding, xp)
     n, h, w, c = a.shape
     sn, sh, sw, sc = a.strides
@@ -98,6 +104,8 @@ def _windows(a, kh, kw, stride, padding, xp):
 
 def _sum_windows(columns, shape, stride, padding, xp):
     """The transpose of `_windows`: add every window back to where it was cut. columns: (N, OH, OW, KH, KW, C)."""
+    if kernels.used_for(xp, columns.dtype):
+        return kernels.sum_windows(columns, shape, stride, padding)
     n, h, w, c = shape
     _, oh, ow, kh, kw, _ = columns.shape
     padded = xp.zeros((n, h + 2 * padding, w + 2 * padding, c), columns.dtype)

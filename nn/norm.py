@@ -9,6 +9,7 @@ import functools
 
 import numpy as np
 
+from nn import kernels
 from nn.tensor import node
 
 __all__ = ["group_norm", "group_norm_silu", "layer_norm"]
@@ -21,6 +22,9 @@ def group_norm(x, weight, bias, groups):
 
     x: (N, ..., C), channels last. weight, bias: (C,). ValueError unless `groups` divides C.
     """
+    _check(x, weight, bias, groups)
+    if kernels.used_for(x.xp, x.dtype):
+        return _by_kernels(x, weight, bias, groups, silu=False)
     centred, scale, vjp = _normalise(x, weight, bias, groups)
     y = centred * _row(scale, centred)
     y += _row(bias.data[None], centred)
@@ -29,6 +33,9 @@ def group_norm(x, weight, bias, groups):
 
 def group_norm_silu(x, weight, bias, groups):
     """silu(group_norm(x, weight, bias, groups)) in one op."""
+    _check(x, weight, bias, groups)
+    if kernels.used_for(x.xp, x.dtype):
+        return _by_kernels(x, weight, bias, groups, silu=True)
     centred, scale, normalise_vjp = _normalise(x, weight, bias, groups)
     half_scale, half_bias = _row(0.5 * scale, centred), _row(0.5 * bias.data[None], centred)
 
@@ -54,6 +61,17 @@ def group_norm_silu(x, weight, bias, groups):
     return node(y.reshape(x.shape), (x, weight, bias), vjp)
 
 
+def _by_kernels(x, weight, bias, groups, silu):
+    """Both of the above on a GPU: seven launches, forward and backward, in place of some fifty. Keeps x, mean and std."""
+    a, w, b = x.data, weight.data, bias.data
+    y, mean, inverse_std = kernels.group_norm(a, w, b, groups, EPSILON, silu)
+    return node(
+        y,
+        (x, weight, bias),
+        lambda g: kernels.group_norm_gradients(g, a, w, b, mean, inverse_std, silu),
+    )
+
+
 def layer_norm(x, weight, bias):
     """Ba et al. 2016: the last axis of x (..., C) to mean 0 and variance 1, then weight and bias, both (C,)."""
     _check(x, weight, bias, 1)
@@ -76,7 +94,6 @@ def _normalise(x, weight, bias, groups):
     The result is centred * scale + bias, with scale = weight / std. Pixels lie in long rows of W C entries, so that
     NumPy's inner loops are long. vjp(g, factor) is the vjp at factor * g.
     """
-    _check(x, weight, bias, groups)
     xp, shape, w = x.xp, x.shape, weight.data
     channels = shape[-1]
     pixels = (shape[0], -1, channels)

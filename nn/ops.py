@@ -143,7 +143,10 @@ def log_softmax(x, axis=-1):
 
 
 def embedding(table, index):
-    """Rows of `table` (K, D) at the integers `index` (any shape): index.shape + (D,). IndexError out of range."""
+    """Rows of `table` (K, D) at the integers `index` (any shape): index.shape + (D,). IndexError out of range.
+
+    index: NumPy's also where the table is on a GPU, since the host has to check it.
+    """
     _check_integers("embedding's index", index, table.shape[0])
     return table[index]
 
@@ -201,5 +204,5 @@ def cross_entropy(logits, labels):
     _check_integers("cross_entropy's labels", labels, logits.shape[-1])
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"cross_entropy needs logits (N, K) and labels (N,), got {logits.shape} and {labels.shape}")
-    rows = np.arange(len(labels))
+    rows = np.arange(len(labels))  # CuPy moves indices from the host by itself
     return -log_softmax(logits)[rows, labels].mean()

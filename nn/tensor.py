@@ -6,10 +6,12 @@ until `backward`, so it names as little as it can, and never the result's node (
 """
 
 import math
+import operator
 
 import numpy as np
 
 from nn.backend import array_module
+from nn.precision import matrix_product
 from nn.tape import Node, grad_enabled, op_hooks, op_name, walk
 
 __all__ = ["Tensor", "tensor", "node"]
@@ -153,12 +155,14 @@ class Tensor:
         if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
             raise ValueError(f"matmul needs (..., i, j) @ (..., j, k), got {a.shape} @ {b.shape}")
 
+        product = matrix_product if a.ndim == b.ndim == 2 else operator.matmul
+
         def vjp(g):
-            ga = g @ b.swapaxes(-1, -2) if self.requires_grad else None
-            gb = a.swapaxes(-1, -2) @ g if other.requires_grad else None
+            ga = product(g, b.swapaxes(-1, -2)) if self.requires_grad else None
+            gb = product(a.swapaxes(-1, -2), g) if other.requires_grad else None
             return ga, gb
 
-        return node(a @ b, (self, other), vjp)
+        return node(product(a, b), (self, other), vjp)
 
     # Reductions and shapes.
 
