@@ -16,7 +16,7 @@ import numpy as np
 from nn import kernels
 from nn.norm import sum_pixels
 from nn.precision import matrix_product, products_in
-from nn.tensor import node
+from nn.tensor import check_devices, node
 
 __all__ = [
     "conv2d", "conv2d_im2col", "conv2d_winograd", "conv2d_loops", "reuse_filters", "upsample_nearest", "average_pool",
@@ -38,6 +38,7 @@ def conv2d(x, weight, bias, stride=1, padding=0):
 
 
 def _check(x, weight, bias, stride, padding):
+    check_devices("conv2d", x, weight, *([] if bias is None else [bias]))
     if x.ndim != 4 or weight.ndim != 4 or x.shape[3] != weight.shape[2]:
         raise ValueError(f"conv2d needs x (N, H, W, C) and weight (KH, KW, C, O), got {x.shape} and {weight.shape}")
     if bias is None:

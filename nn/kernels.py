@@ -41,13 +41,13 @@ def plain_versions():
 
 
 @functools.cache
-def _kernel(xp, name, real):
-    return _module(xp, real).get_function(name)
+def _kernel(cupy, name, real):
+    return _module(cupy, real).get_function(name)
 
 
 @functools.cache
-def _module(xp, real):
-    return xp.RawModule(code=SOURCE.read_text("utf-8"), options=(f"-DREAL={real}",))
+def _module(cupy, real):
+    return cupy.RawModule(code=SOURCE.read_text("utf-8"), options=(f"-DREAL={real}",))
 
 
 def _launch(name, count, inputs, outputs, *numbers, dtype=np.float32, threads=None):

@@ -10,7 +10,7 @@ import functools
 import numpy as np
 
 from nn import kernels
-from nn.tensor import node
+from nn.tensor import check_devices, node
 
 __all__ = ["group_norm", "group_norm_silu", "layer_norm"]
 
@@ -138,6 +138,7 @@ def sum_pixels(a, xp):
 
 
 def _check(x, weight, bias, groups):
+    check_devices("a norm", x, weight, bias)
     channels = x.shape[-1]
     if weight.shape != (channels,) or bias.shape != (channels,):
         raise ValueError(f"weight and bias must be ({channels},) for x {x.shape}, got {weight.shape} and {bias.shape}")

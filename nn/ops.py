@@ -7,7 +7,7 @@ the result `g` into one gradient per parent. `x.xp` is numpy or cupy. Next: conv
 import numpy as np
 
 from nn.random import next_uniform
-from nn.tensor import Tensor, node
+from nn.tensor import Tensor, check_devices, node
 
 __all__ = [
     "exp", "log", "sqrt", "tanh", "sigmoid", "silu", "relu", "softplus", "clip", "where",
@@ -83,12 +83,10 @@ def where(condition, x, y):
     """x where `condition` (a boolean array), else y; all three broadcast. x or y may be a Python number."""
     if getattr(condition, "dtype", np.dtype(float)).kind != "b":
         raise TypeError(f"where needs a boolean array, got {getattr(condition, 'dtype', type(condition).__name__)}")
-    if not isinstance(x, Tensor):
-        if not isinstance(y, Tensor):
-            raise TypeError(f"where needs a Tensor to choose from, got {type(x).__name__} and {type(y).__name__}")
-        x = y.operand(x)
-    y = x.operand(y)
-    xp = x.xp
+    one = x if isinstance(x, Tensor) else y
+    if not isinstance(one, Tensor):
+        raise TypeError(f"where needs a Tensor to choose from, got {type(x).__name__} and {type(y).__name__}")
+    x, y, xp = one.operand(x), one.operand(y), one.xp
     zero = xp.zeros((), x.dtype)
     return node(
         xp.where(condition, x.data, y.data),
@@ -102,7 +100,8 @@ def concatenate(tensors, axis=-1):
     if not (tensors and isinstance(tensors[0], Tensor)):
         raise TypeError("concatenate needs a list of Tensors, with at least one in it")
     first = tensors[0]
-    tensors = (first, *(first.operand(t) for t in tensors[1:]))
+    tensors = [first.operand(t) for t in tensors]
+    check_devices("concatenate", *tensors)
     ends = np.cumsum([t.shape[axis] for t in tensors])[:-1].tolist()
     xp = first.xp
     joined = xp.concatenate([t.data for t in tensors], axis=axis)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from nn.backend import keep_freed_memory
+from nn.backend import array_module, keep_freed_memory
 from nn.conv import reuse_filters
 from nn.tape import gradients, no_grad
 
@@ -97,8 +97,4 @@ class Parallel:
                 return function(shard)
 
         parts = list(self.run(evaluate, self.shards(size)))
-        if hasattr(parts[0], "__array_interface__"):
-            return np.concatenate(parts)
-        import cupy
-
-        return cupy.concatenate(parts)
+        return array_module(parts[0]).concatenate(parts) if len(parts) > 1 else parts[0]

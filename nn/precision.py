@@ -58,25 +58,25 @@ def _gemm(a, b):
 
     cuBLAS reads arrays column by column: to it, a row-major C = A B is C^T = B^T A^T, with B first.
     """
-    xp = array_module(a)
+    cupy = array_module(a)
     (rows, inner), columns = a.shape, b.shape[1]
-    product = xp.empty((rows, columns), np.float32)
+    product = cupy.empty((rows, columns), np.float32)
     if 0 in (rows, inner, columns):
         product[...] = 0
         return product
-    a, a_operation, a_stride = _for_cublas(a, xp)
-    b, b_operation, b_stride = _for_cublas(b, xp)
+    a, a_operation, a_stride = _for_cublas(a)
+    b, b_operation, b_stride = _for_cublas(b)
     one, zero, kind = np.array(1, np.float32), np.array(0, np.float32), _CUDA_TYPE[a.dtype.name]
-    xp.cuda.cublas.gemmEx(
-        xp.cuda.device.get_cublas_handle(), b_operation, a_operation, columns, rows, inner, one.ctypes.data,
+    cupy.cuda.cublas.gemmEx(
+        cupy.cuda.device.get_cublas_handle(), b_operation, a_operation, columns, rows, inner, one.ctypes.data,
         b.data.ptr, kind, b_stride, a.data.ptr, kind, a_stride, zero.ctypes.data, product.data.ptr, 0, columns,
         _COMPUTE_32F_FAST_TF32 if kind == 0 else _COMPUTE_32F, _DEFAULT_ALGORITHM,
     )  # fmt: skip
     return product
 
 
-def _for_cublas(matrix, xp):
+def _for_cublas(matrix):
     """(array, operation, entries from one row to the next) of a matrix that lies by rows or, transposed, by columns."""
     if matrix.flags.f_contiguous and not matrix.flags.c_contiguous:
         return matrix, _TRANSPOSED, matrix.shape[0]
-    return xp.ascontiguousarray(matrix), _AS_IS, matrix.shape[1]
+    return array_module(matrix).ascontiguousarray(matrix), _AS_IS, matrix.shape[1]

@@ -138,6 +138,8 @@ class _Module(types.ModuleType):
     """`cupy`: NumPy's functions, on the device."""
 
     def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
         found = getattr(np, name)
         if isinstance(found, type) or not callable(found):
             return found
