@@ -74,8 +74,7 @@ def conv2d_im2col(x, weight, bias, stride=1, padding=0):
     matrix = weight.data.reshape(-1, o)
     a, xp, needs_gx = x.data, x.xp, x.requires_grad
     columns = _windows(a, kh, kw, stride, padding, xp)
-    y = matrix_product(columns.reshape(-1, kh * kw * c), matrix)
-    y = y.reshape(*columns.shape[:3], o)
+    y = matrix_product(columns.reshape(-1, kh * kw * c), matrix).reshape(*columns.shape[:3], o)
     y += _per_pixel(bias.data)
 
     def vjp(g):
@@ -96,7 +95,7 @@ def _windows(a, kh, kw, stride, padding, xp):
     """Every window of a (N, H, W, C), as a view of its padded copy (a copy on a GPU): (N, OH, OW, KH, KW, C)."""
     if kernels.used_for(xp, a.dtype):
         return kernels.windows(a, kh, kw, stride, padding, bfloat16=products_in("bf16", a.dtype))
-    a = _pad_image(a, padding, padding, xp)
+    a = _pad_image(a, padding, a.shape[1] + 2 * padding, a.shape[2] + 2 * padding, xp)
     n, h, w, c = a.shape
     sn, sh, sw, sc = a.strides
     shape = (n, (h - kh) // stride + 1, (w - kw) // stride + 1, kh, kw, c)
@@ -159,7 +158,7 @@ def conv2d_winograd(x, weight, bias):
     y += _per_pixel(bias.data)
 
     def vjp(g):
-        g_tiles = _pad_right(g, 4 * ty, 4 * tx, xp).reshape(n, ty, 4, tx, 4, o).transpose(2, 4, 0, 1, 3, 5)
+        g_tiles = _pad_image(g, 0, 4 * ty, 4 * tx, xp).reshape(n, ty, 4, tx, 4, o).transpose(2, 4, 0, 1, 3, 5)
         g_products = _both_axes(output_map.T, g_tiles).reshape(36, -1, o)
         gx = gw = None
         if weight.requires_grad:
@@ -199,9 +198,8 @@ def _transform_filters(weight, filter_map):
 
 def _tiles(a, ty, tx, xp):
     """The 6 x 6 input tiles of a (N, H, W, C), which overlap by two, as a view: (6, 6, N, TY, TX, C)."""
-    n, h, w, c = a.shape
-    padded = xp.zeros((n, 4 * ty + 2, 4 * tx + 2, c), a.dtype)
-    padded[:, 1 : h + 1, 1 : w + 1] = a
+    n, _, _, c = a.shape
+    padded = _pad_image(a, 1, 4 * ty + 2, 4 * tx + 2, xp)
     sn, sh, sw, sc = padded.strides
     return xp.lib.stride_tricks.as_strided(padded, (6, 6, n, ty, tx, c), (sh, sw, sn, 4 * sh, 4 * sw, sc))
 
@@ -229,23 +227,13 @@ def _sum_tiles(tiles, h, w, xp):
 # ==== shared ====
 
 
-def _pad_image(a, before, after, xp):
-    """Zeros around height and width of a (N, H, W, C)."""
-    if before == after == 0:
-        return xp.ascontiguousarray(a)
-    n, h, w, c = a.shape
-    padded = xp.zeros((n, h + before + after, w + before + after, c), a.dtype)
-    padded[:, before : before + h, before : before + w] = a
-    return padded
-
-
-def _pad_right(a, height, width, xp):
-    """a (N, H, W, C) with zeros below and to the right, up to height x width."""
+def _pad_image(a, before, height, width, xp):
+    """a (N, H, W, C) with zeros around it: `before` above and to the left, and height x width in all."""
     n, h, w, c = a.shape
     if (h, w) == (height, width):
-        return a
+        return xp.ascontiguousarray(a)
     padded = xp.zeros((n, height, width, c), a.dtype)
-    padded[:, :h, :w] = a
+    padded[:, before : before + h, before : before + w] = a
     return padded
 
 
@@ -271,11 +259,7 @@ def upsample_nearest(x, factor=2):
     n, h, w, c = x.shape
     xp = x.xp
     blocks = xp.broadcast_to(x.data[:, :, None, :, None], (n, h, factor, w, factor, c))
-    return node(
-        blocks.reshape(n, h * factor, w * factor, c),
-        (x,),
-        lambda g: (_sum_blocks(g, factor),),
-    )
+    return node(blocks.reshape(n, h * factor, w * factor, c), (x,), lambda g: (_sum_blocks(g, factor),))
 
 
 def average_pool(x, factor=2):

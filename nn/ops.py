@@ -7,7 +7,7 @@ the result `g` into one gradient per parent. `x.xp` is numpy or cupy. Next: conv
 import numpy as np
 
 from nn.random import next_uniform
-from nn.tensor import Tensor, check_devices, node
+from nn.tensor import Tensor, node
 
 __all__ = [
     "exp", "log", "sqrt", "tanh", "sigmoid", "silu", "relu", "softplus", "clip", "where",
@@ -100,8 +100,7 @@ def concatenate(tensors, axis=-1):
     if not (tensors and isinstance(tensors[0], Tensor)):
         raise TypeError("concatenate needs a list of Tensors, with at least one in it")
     first = tensors[0]
-    tensors = [first.operand(t) for t in tensors]
-    check_devices("concatenate", *tensors)
+    tensors = tuple(map(first.operand, tensors))
     ends = np.cumsum([t.shape[axis] for t in tensors])[:-1].tolist()
     xp = first.xp
     joined = xp.concatenate([t.data for t in tensors], axis=axis)

@@ -12,7 +12,7 @@ import numpy as np
 from nn import kernels
 from nn.backend import array_module
 
-__all__ = ["PRECISIONS", "precision", "products_in", "matrix_product"]
+__all__ = ["PRECISIONS", "check_precision", "precision", "products_in", "matrix_product"]
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 _precision = contextvars.ContextVar("precision", default="fp32")
@@ -22,16 +22,21 @@ _COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _DEFAULT_ALGORITHM, _AS_IS, _TRANSPOSED = 
 _CUDA_TYPE = {"float32": 0, "uint16": 14}  # CUDA_R_32F; CUDA_R_16BF, whose bits we keep in a uint16
 
 
-@contextlib.contextmanager
-def precision(name, xp=np):
-    """Inside this block, products of two float32 matrices on the GPU are made so: "fp32", "tf32" or "bf16".
-
-    ValueError for another name, and for another than fp32 where `xp` is numpy: a CPU has no faster one.
-    """
+def check_precision(name, xp):
+    """`name`, or ValueError: for an unknown one, and for another than "fp32" where `xp` is numpy."""
     if name not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
     if name != "fp32" and xp is np:
         raise ValueError(f"precision {name} needs a GPU; on the CPU there is only fp32: use --device cuda or --precision fp32")
+    return name
+
+
+@contextlib.contextmanager
+def precision(name):
+    """Inside this block, products of two float32 matrices on a GPU are made in "fp32", "tf32" or "bf16".
+
+    "fp32" is what CuPy does by itself, which its environment variable CUPY_TF32 changes.
+    """
     token = _precision.set(name)
     try:
         yield

@@ -9,6 +9,7 @@ import nn
 from .bound import bits_per_dim, denoising_term, prior_term, reconstruction_term
 from .data import to_model
 from .forward import q_sample
+from .model import enough_memory
 from .prediction import eps_from_x0
 
 __all__ = ["Evaluation", "evaluate", "loss_per_timestep"]
@@ -52,16 +53,16 @@ def evaluate(model, images, labels=None, draws=4, variance="beta_tilde", clip=Tr
         rows = np.arange(start, min(start + batch, len(images)))
         x0 = to_model(nn.to_device(images[rows], model.xp))
         denoise = model.denoiser(None if labels is None else np.asarray(labels)[rows].astype(np.int64))
-        reconstruction = reconstruction_term(
-            schedule, denoise, x0, model.noise(seed, "L_0", 0, rows), variance, limits
-        )
-        denoising = 0 * reconstruction
-        for draw in range(draws if T > 1 else 0):
-            t = _stratum(seed, draw, draws, rows, T)
-            noise = model.noise(seed, "L_t", draw, rows)
-            denoising = denoising + denoising_term(schedule, denoise, x0, t, noise, variance, limits) * (
-                (T - 1) / draws
+        with enough_memory("evaluating", len(rows)):
+            reconstruction = reconstruction_term(
+                schedule, denoise, x0, model.noise(seed, "L_0", 0, rows), variance, limits
             )
+            denoising = 0 * reconstruction
+            for draw in range(draws if T > 1 else 0):
+                t = _stratum(seed, draw, draws, rows, T)
+                noise = model.noise(seed, "L_t", draw, rows)
+                term = denoising_term(schedule, denoise, x0, t, noise, variance, limits)
+                denoising = denoising + term * ((T - 1) / draws)
         terms.append([nn.to_numpy(x) for x in (prior_term(schedule, x0), denoising, reconstruction)])
     nats = np.concatenate(terms, axis=1).astype(np.float64)
     bits = bits_per_dim(nats, dimensions)

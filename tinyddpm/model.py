@@ -4,6 +4,7 @@ This is where the two halves meet: the mathematics takes a function `denoise(xt,
 that predicts eps, x_0 or v becomes one.
 """
 
+import contextlib
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -19,7 +20,7 @@ from .reverse import sample
 from .schedule import named_schedule
 from .unet import PRESETS, UNet, UNetConfig
 
-__all__ = ["ModelConfig", "DiffusionModel", "timesteps_for", "NETWORK_PREDICTIONS"]
+__all__ = ["ModelConfig", "DiffusionModel", "timesteps_for", "enough_memory", "NETWORK_PREDICTIONS"]
 
 NETWORK_PREDICTIONS = ("eps", "x0", "v")
 
@@ -63,11 +64,12 @@ class ModelConfig:
 class DiffusionModel:
     """A network and the process it reverses. Arrays in and out are NHWC float32 in [-1, 1], NumPy's or CuPy's.
 
-    xp: numpy or cupy, where the network lives. threads: for `nn.Parallel`; None for all cores.
+    xp: numpy or cupy, where the network lives. threads: for `nn.Parallel`; None for all cores. precision: of matrix
+    products, see `nn.precision`, which raises ValueError for one that `xp` does not have.
     """
 
-    def __init__(self, config, xp=np, threads=None):
-        self.config, self.xp = config, xp
+    def __init__(self, config, xp=np, threads=None, precision="fp32"):
+        self.config, self.xp, self.precision = config, xp, nn.check_precision(precision, xp)
         self.schedule = named_schedule(config.schedule, config.T)
         self.network = UNet(config.unet_config(), config.seed).to(xp)
         self.parallel = nn.Parallel(threads if xp is np else 1, shard_size(config) if xp is np else 1 << 30)
@@ -86,7 +88,8 @@ class DiffusionModel:
         def shard(rows):
             return self.network(xt[rows], t[rows], None if labels is None else labels[rows]).data
 
-        return self.parallel.map(shard, len(xt))
+        with nn.precision(self.precision):
+            return self.parallel.map(shard, len(xt))
 
     def denoiser(self, labels=None, guidance_scale=1.0):
         """denoise(xt, t) -> x0_hat, as every sampler and bound in this project takes it.
@@ -129,7 +132,7 @@ class DiffusionModel:
         for start in range(0, n, batch):
             numbers = np.arange(start, min(start + batch, n))
             denoise = self.denoiser(None if labels is None else np.asarray(labels)[numbers], guidance_scale)
-            with nn.conv.reuse_filters():
+            with nn.conv.reuse_filters(), enough_memory("sampling", len(numbers)):
                 result = sample(
                     denoise, schedule, self.noise(seed, "x_T", 0, numbers),
                     lambda t, numbers=numbers: self.noise(seed, "sampler", t, numbers),
@@ -141,6 +144,15 @@ class DiffusionModel:
                 kept = {t: tuple(from_model(nn.to_numpy(x)) for x in pair) for t, pair in states.items()}
         images = np.concatenate(images)
         return images if keep is None else (images, kept)
+
+
+@contextlib.contextmanager
+def enough_memory(what, batch):
+    """Where there is not, on a GPU or not, MemoryError says for which batch, and what to do."""
+    try:
+        yield
+    except MemoryError as error:  # NumPy's and CuPy's are of this class
+        raise MemoryError(f"{what}: not enough memory for a batch of {batch}; try a smaller --batch ({error})") from error
 
 
 def shard_size(config):
