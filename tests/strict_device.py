@@ -6,13 +6,14 @@ the device is counted in `synchronisations`. Kernels run as C++ (kernel_host.py)
 """
 
 import contextlib
+import ctypes
 import sys
 import types
 
 import numpy as np
 from kernel_host import COMPILER, RawModule
 
-__all__ = ["COMPILER", "ndarray", "strict", "installed", "synchronisations"]
+__all__ = ["COMPILER", "ndarray", "strict", "installed", "rounded", "synchronisations"]
 
 waits = [0]
 
@@ -174,12 +175,45 @@ def scatter_add(array, index, values):
     np.add.at(array._host, _index(index), _unwrap(values, "scatter_add"))
 
 
+def gemm_ex(handle, transpose_a, transpose_b, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type, ldc,
+            compute, algorithm):  # fmt: skip
+    """cublasGemmEx by its documentation: C (m, n) = op(A) op(B) + beta C, each by columns; TF32 if `compute` says so."""
+
+    def matrix(pointer, kind, stride, rows, columns):
+        code, size = {0: ("f4", 4), 14: ("u2", 2)}[kind]
+        assert stride >= rows, "cuBLAS refuses a leading dimension smaller than the rows"
+        memory = (ctypes.c_char * (size * (stride * (columns - 1) + rows))).from_address(pointer)
+        return np.lib.stride_tricks.as_strided(np.frombuffer(memory, code), (rows, columns), (size, size * stride))
+
+    def factor(pointer, kind, stride, rows, columns, transposed):
+        found = matrix(pointer, kind, stride, *((columns, rows) if transposed else (rows, columns)))
+        found = (found.astype(np.uint32) << 16).view(np.float32) if kind == 14 else found
+        found = rounded(found, 11) if compute == 77 else found
+        return found.T if transposed else found
+
+    assert {68: "fp32", 77: "tf32"}[compute] and algorithm == -1 and handle == "the handle" and c_type == 0
+    one, zero = (ctypes.c_float.from_address(p).value for p in (alpha, beta))
+    product = factor(a, a_type, lda, m, k, transpose_a) @ factor(b, b_type, ldb, k, n, transpose_b)
+    result = matrix(c, c_type, ldc, m, n)
+    result[...] = one * product + (zero * result if zero else 0)
+
+
+def rounded(a, bits):
+    """float32 rounded to the nearest number of so many significant bits, ties to even, by arithmetic."""
+    mantissa, exponent = np.frexp(a.astype(np.float64))
+    return np.ldexp(np.rint(np.ldexp(mantissa, bits)), exponent - bits).astype(np.float32)
+
+
 strict, cupyx = _Module("cupy"), types.ModuleType("cupyx")
 strict.__dict__.update(
     __version__="strict", ndarray=ndarray, asarray=asarray, array=asarray, asnumpy=asnumpy, RawModule=RawModule,
     ascontiguousarray=ascontiguousarray,
     lib=types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=as_strided)),
-    cuda=types.SimpleNamespace(memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError)),
+    cuda=types.SimpleNamespace(
+        memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+        cublas=types.SimpleNamespace(gemmEx=gemm_ex),
+        device=types.SimpleNamespace(get_cublas_handle=lambda: "the handle"),
+    ),
 )  # fmt: skip
 cupyx.scatter_add = scatter_add
 

@@ -13,6 +13,7 @@ import strict_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_host import KERNEL, compile_for_gpu, nvrtc
+from strict_device import rounded
 
 import nn
 from nn import Tensor, gradients, kernels, to_numpy
@@ -156,12 +157,6 @@ def test_the_noise_of_an_image_is_that_of_the_cpu(cupy):
 # ==== bfloat16 ====
 
 
-def rounded(a):
-    """float32 rounded to the nearest number of 8 significant bits, ties to even, by arithmetic."""
-    mantissa, exponent = np.frexp(a.astype(np.float64))
-    return np.ldexp(np.rint(mantissa * 256) / 256, exponent).astype(np.float32)
-
-
 def widened(bits):
     return (to_numpy(bits).astype(np.uint32) << 16).view(np.float32)
 
@@ -171,7 +166,7 @@ def test_bfloat16_is_the_nearest_number_of_eight_bits_ties_to_even(cupy):
     a = np.concatenate([np.float32([0, -0.0, 1, -1, 1 + 2**-8, 1 + 3 * 2**-8, 3e38, np.inf, -np.inf, 1e-30]),
                         np.random.default_rng(0).standard_normal(1000, dtype=np.float32)])  # fmt: skip
     found = widened(kernels.to_bfloat16(cupy.asarray(a)))
-    np.testing.assert_array_equal(found[np.isfinite(a)], rounded(a[np.isfinite(a)]))
+    np.testing.assert_array_equal(found[np.isfinite(a)], rounded(a[np.isfinite(a)], 8))
     np.testing.assert_array_equal(found[~np.isfinite(a)], a[~np.isfinite(a)])
     assert np.isnan(widened(kernels.to_bfloat16(cupy.asarray(np.float32([np.nan]))))).all()
 
@@ -180,6 +175,6 @@ def test_bfloat16_is_the_nearest_number_of_eight_bits_ties_to_even(cupy):
 def test_windows_in_bfloat16_are_the_windows_rounded(cupy):
     (a,) = drawn(cupy, 0, (2, 5, 4, 3), dtype=np.float32)
     exact = to_numpy(kernels.windows(a, 3, 2, 2, 1))
-    np.testing.assert_array_equal(widened(kernels.windows(a, 3, 2, 2, 1, bfloat16=True)), rounded(exact))
+    np.testing.assert_array_equal(widened(kernels.windows(a, 3, 2, 2, 1, bfloat16=True)), rounded(exact, 8))
 
 
