@@ -114,3 +114,16 @@ def test_on_the_cpu_there_is_fp32_alone(name):
         DiffusionModel(CONFIG.model, np, precision=name)
     with pytest.raises(ValueError, match="precision must be one of fp32, tf32, bf16, got 'fp8'"):
         Trainer(replace(CONFIG), *pictures(), precision="fp8")
+
+
+@runs
+@lower
+def test_a_model_predicts_in_it(cupy, name):  # noqa: F811
+    (xt,) = drawn(cupy, 0, (2, 8, 8, 1), dtype=np.float32)
+    outputs = []
+    for precision in ("fp32", name):
+        model = DiffusionModel(CONFIG.model, cupy, precision=precision)
+        for p in model.network.parameters():
+            p.data += drawn(cupy, 1, p.shape, dtype=np.float32)[0] * 0.05
+        outputs.append(to_numpy(model.predict(xt, np.array([3, 9]))))
+    assert 0 < abs(outputs[1] - outputs[0]).max() < 0.05 * abs(outputs[0]).max()

@@ -119,6 +119,11 @@ def test_the_timestep_and_the_class_are_heard_and_no_label_is_the_null_class():
     assert differ(y, network(x, t))
 
 
+def test_timesteps_and_labels_may_live_on_either_side():
+    network, x, t, labels = awake(UNet(CLASSES)), images(), np.array([7, 9]), np.array([0, 2])
+    np.testing.assert_array_equal(network(x, there(t), there(labels)).data, network(x, t, labels).data)
+
+
 def test_an_array_and_a_tensor_are_the_same_input_and_gradients_reach_it():
     network, x = awake(UNet(SMALL)), Tensor(images(), requires_grad=True)
     y = network(x, np.array([1, 2]))
