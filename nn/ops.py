@@ -146,7 +146,16 @@ def embedding(table, index):
     index: NumPy's also where the table is on a GPU, since the host has to check it.
     """
     _check_integers("embedding's index", index, table.shape[0])
-    return table[index]
+    if table.xp is np:
+        return table[index]
+    (count, width), xp, rows = table.shape, table.xp, table.xp.asarray(index).reshape(-1)
+
+    def vjp(g):
+        # `table[index]` would add up the rows' gradients on a GPU in an order that changes; a product has one.
+        chosen = (xp.arange(count)[:, None] == rows).astype(g.dtype)
+        return (chosen @ g.reshape(rows.size, width),)
+
+    return node(table.data[rows].reshape(*index.shape, width), (table,), vjp)
 
 
 def _check_integers(name, index, count):
