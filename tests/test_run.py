@@ -10,7 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from small import CONFIG, pictures
+from strict_device import installed, strict
 
+import nn
 from tinyddpm import cli, data, run
 from tinyddpm.data import Dataset
 
@@ -116,6 +118,8 @@ def test_the_command_trains_samples_and_evaluates(squares, tmp_path, capsys):
         (["sample", "nowhere", "--out", "x.png"], "no such checkpoint"),
         (["evaluate", "RUN", "--images", "100000"], "--images"),
         (["train", "--out", "RUN", "--steps", "3"], "--resume"),
+        (["train", "--out", "nowhere", "--precision", "bf16"], "precision bf16 needs a GPU"),
+        (["sample", "RUN", "--out", "x.png", "--precision", "tf32"], "only fp32: use --device cuda or --precision fp32"),
         (["train", "--out", "RUN", "--resume", "--steps", "9", "--batch", "5"], "batch"),
         (["train", "--out", "nowhere", "--resume", "--steps", "9"], "no such checkpoint"),
     ],
@@ -126,6 +130,14 @@ def test_mistakes_are_answered_in_one_line_with_status_1(finished, capsys, tmp_p
     error = capsys.readouterr().err
     assert "tinyddpm: error:" in error and words in error
     assert not list(tmp_path.glob("x.*"))
+
+
+def test_auto_says_which_device_it_took(finished, tmp_path, monkeypatch, capsys):
+    for cupy, words in ((np, "took the CPU"), (strict, "took the GPU (CuPy strict)")):
+        monkeypatch.setattr(nn, "choose_device", lambda device, cupy=cupy: cupy)
+        with installed(), nn.kernels.plain_versions():
+            assert command("sample", finished, "--n", 1, "--steps", 1, "--device", "auto", "--out", tmp_path / "x.npz") == 0
+        assert f"--device auto {words}" in capsys.readouterr().out
 
 
 def test_a_damaged_checkpoint_is_refused_by_every_command(finished, capsys):
