@@ -46,6 +46,7 @@ def train_run(run, config, steps=None, minutes=None, resume=False, device="cpu",
     if path.exists() and not resume:
         raise FileExistsError(f"{path} exists: pass --resume to go on with that run, or another --out")
     xp = _chosen(device)
+    nn.check_precision(precision, xp)  # before any data are fetched
     dataset = data.load(config.data, "train", data_dir)
     config = replace(config, data=dataset.name)  # "auto" becomes what it found
     trainer = Trainer(config, dataset.images, dataset.labels, xp, threads, precision)
