@@ -51,7 +51,8 @@ def products_in(name, dtype):
 
 def matrix_product(a, b):
     """a (I, J) @ b (J, K), in the precision asked for. A matrix of bfloat16, as kernels make it, is a uint16 one."""
-    if isinstance(a, np.ndarray) or _precision.get() == "fp32" or np.float64 in (a.dtype, b.dtype):
+    on_the_cpu, lower = isinstance(a, np.ndarray), _precision.get() != "fp32"
+    if on_the_cpu or not lower or not {a.dtype.name, b.dtype.name} <= _CUDA_TYPE.keys():
         return a @ b
     if _precision.get() == "bf16":
         a, b = (m if m.dtype == np.uint16 else kernels.to_bfloat16(m) for m in (a, b))

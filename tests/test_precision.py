@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import CONFIG, pictures
-from strict_device import rounded
+from strict_device import rounded, strict
 from test_kernels import cupy, drawn, runs  # noqa: F401  `cupy` is a fixture
 
 import nn
@@ -20,6 +20,11 @@ from tinyddpm.train import Trainer
 BITS = {"tf32": 11, "bf16": 8}  # significant bits of a factor
 lower = pytest.mark.parametrize("name", BITS)
 sides = st.integers(1, 6)
+
+
+def is_rounded(cupy, name):
+    """Whether factors must have lost bits: cuBLAS is only allowed to use TF32, and may not at sizes this small."""
+    return name == "bf16" or cupy is strict
 
 
 def layouts(a):
@@ -55,7 +60,7 @@ def test_the_stand_in_rounds_what_it_is_asked_to(cupy, name):  # noqa: F811  or 
     one = cupy.ones((1, 1), np.float32)
     with nn.precision(name):
         found = to_numpy(matrix_product(a, one))
-    assert found != to_numpy(a)
+    assert found != to_numpy(a) or not is_rounded(cupy, name)
     assert abs(found / to_numpy(a) - 1) < 2.0 ** (1 - BITS[name])
 
 
@@ -83,7 +88,7 @@ def test_convolution_and_linear_go_through_it_forward_and_backward(cupy, name): 
     for part, (a, e) in enumerate(zip(found, exact, strict=True)):
         error, scale = float(abs(a - e).max()), float(abs(e).max())
         assert error < 4 * 2.0 ** -BITS[name] * scale
-        assert error > 0 or part == 3, "computed in fp32"  # the gradient of the bias is a sum, and of float32
+        assert error > 0 or part == 3 or not is_rounded(cupy, name), "computed in fp32"  # the gradient of the bias is a sum, and of float32
 
 
 @runs
@@ -103,7 +108,7 @@ def test_a_model_trains_in_it_and_its_weights_stay_float32(cupy, name):  # noqa:
     for trainer in trainers.values():
         list(trainer.run(steps=5))
     losses = {p: np.array(trainer.losses) for p, trainer in trainers.items()}
-    assert (losses[name] != losses["fp32"]).any(), "computed in fp32"
+    assert (losses[name] != losses["fp32"]).any() or not is_rounded(cupy, name), "computed in fp32"
     np.testing.assert_allclose(losses[name], losses["fp32"], rtol=0.05)
     assert {p.dtype for p in trainers[name].parameters} == {np.dtype(np.float32)}
 
@@ -126,4 +131,6 @@ def test_a_model_predicts_in_it(cupy, name):  # noqa: F811
         for p in model.network.parameters():
             p.data += drawn(cupy, 1, p.shape, dtype=np.float32)[0] * 0.05
         outputs.append(to_numpy(model.predict(xt, np.array([3, 9]))))
-    assert 0 < abs(outputs[1] - outputs[0]).max() < 0.05 * abs(outputs[0]).max()
+    error = abs(outputs[1] - outputs[0]).max()
+    assert error < 0.05 * abs(outputs[0]).max()
+    assert error > 0 or not is_rounded(cupy, name), "computed in fp32"

@@ -180,8 +180,9 @@ def model():
 def test_an_image_does_not_depend_on_the_batch_it_is_drawn_in():
     m, labels = model(), np.arange(6) % 4
     together = m.generate(6, labels, seed=3)
-    np.testing.assert_array_equal(together, m.generate(6, labels, seed=3, batch=4))
-    np.testing.assert_array_equal(together[:2], m.generate(2, labels[:2], seed=3))
+    levels = 0 if device.xp is np else 1  # a GPU's matrix products may round otherwise in another batch
+    for alone in (m.generate(6, labels, seed=3, batch=4), m.generate(2, labels[:2], seed=3)):
+        assert abs(together[: len(alone)].astype(int) - alone).max() <= levels
     assert not np.array_equal(together, m.generate(6, labels, seed=4))
 
 
