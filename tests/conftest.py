@@ -3,7 +3,9 @@
 import contextlib
 
 import device
+import numpy as np
 import pytest
+import strict_device
 from hypothesis import settings
 
 settings.register_profile("tinyddpm", derandomize=True, deadline=None, database=None)
@@ -23,8 +25,6 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "cpu: is about NumPy or about threads of the CPU; runs with --device cpu only")
     name = config.getoption("--device")
     if name == "strict":
-        import strict_device
-
         device.use(session.enter_context(strict_device.installed()))
         if strict_device.COMPILER is None:
             from nn.kernels import plain_versions
@@ -60,3 +60,15 @@ def pytest_collection_modifyitems(config, items):
 def xp():
     """The array module of the device asked for: numpy, cupy with --device cuda, or the stand-in of strict_device.py."""
     return device.xp
+
+
+@pytest.fixture(scope="module")
+def cupy():
+    """CuPy with --device cuda, else its stand-in, which runs kernels as C++ (skips where there is no compiler)."""
+    if device.xp is not np and device.xp is not strict_device.strict:
+        yield device.xp
+    elif strict_device.COMPILER is None:
+        pytest.skip("kernels need a GPU or a C++ compiler")
+    else:
+        with strict_device.installed() as module:
+            yield module

@@ -6,7 +6,7 @@ import numpy as np
 
 import nn
 
-__all__ = ["there", "use"]
+__all__ = ["drawn", "there", "use"]
 
 xp = np
 
@@ -14,6 +14,12 @@ xp = np
 def there(array):
     """A NumPy array on the device that the tests run on."""
     return nn.to_device(np.asarray(array), xp)
+
+
+def drawn(cupy, seed, *shapes, dtype=np.float64):
+    """Standard normal arrays of the module `cupy`, one for each shape."""
+    rng = np.random.default_rng(seed)
+    return [cupy.asarray(rng.standard_normal(shape).astype(dtype)) for shape in shapes]
 
 
 def use(module):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import strict_device
+from device import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_host import KERNEL, compile_for_gpu, nvrtc
@@ -21,24 +21,7 @@ from nn.conv import _sum_windows, _windows
 from nn.random import normal, uniform
 
 CODE = kernels.SOURCE.read_text("utf-8")
-runs = pytest.mark.skipif("config.getoption('--device') != 'cuda' and not __import__('kernel_host').COMPILER",
-                          reason="kernels need a GPU or a C++ compiler")  # fmt: skip
 sides = st.integers(1, 5)
-
-
-@pytest.fixture(scope="module")
-def cupy(request):
-    """CuPy on a GPU, or the stand-in that runs kernels as C++."""
-    if request.config.getoption("--device") == "cuda":
-        yield request.getfixturevalue("xp")
-    else:
-        with strict_device.installed() as module:
-            yield module
-
-
-def drawn(cupy, seed, *shapes, dtype=np.float64):
-    rng = np.random.default_rng(seed)
-    return [cupy.asarray(rng.standard_normal(shape).astype(dtype)) for shape in shapes]
 
 
 def both(function):
@@ -85,7 +68,6 @@ def test_a_kernel_is_used_on_the_device_alone_and_not_where_plain_versions_are_a
 # ==== each against its plain version ====
 
 
-@runs
 @settings(max_examples=40)
 @given(sides, sides, sides, sides, st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(0, 3))
 def test_windows_and_their_transpose_are_those_of_the_plain_version_exactly(cupy, n, h, w, c, kh, kw, stride, padding):
@@ -98,7 +80,6 @@ def test_windows_and_their_transpose_are_those_of_the_plain_version_exactly(cupy
         np.testing.assert_array_equal(image, plain)
 
 
-@runs
 @pytest.mark.parametrize("dtype, rtol", [(np.float32, 2e-5), (np.float64, 1e-12)])
 @pytest.mark.parametrize("op", [nn.group_norm, nn.group_norm_silu])
 @pytest.mark.parametrize("shape, groups", [((3, 5, 4, 12), 3), ((2, 7, 8), 8), ((4, 6), 1), ((300, 1, 1, 4), 2)])
@@ -116,7 +97,6 @@ def test_group_norm_and_its_gradients_are_those_of_the_plain_version(cupy, dtype
         np.testing.assert_allclose(found, plain, rtol=rtol, atol=rtol * abs(plain).max())
 
 
-@runs
 @pytest.mark.parametrize("make", [
     lambda ps: nn.Adam(ps, 0.1), lambda ps: nn.Adam(ps, 0.1, betas=(0.5, 0.9), epsilon=0.1, weight_decay=0.3),
 ], ids=["Adam", "Adam, all changed"])  # fmt: skip
@@ -135,7 +115,6 @@ def test_adam_and_the_average_take_the_steps_of_the_plain_version(cupy, make):
         np.testing.assert_allclose(found, plain, rtol=1e-5, atol=1e-6)
 
 
-@runs
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4), st.integers(0, 30), st.integers(0, 2**64 - 1))
 def test_uniform_numbers_are_those_of_the_plain_version_exactly_and_normal_ones_to_rounding(cupy, samples, count, step):
@@ -147,7 +126,6 @@ def test_uniform_numbers_are_those_of_the_plain_version_exactly_and_normal_ones_
         np.testing.assert_allclose(found, plain, rtol=0, atol=2e-6)
 
 
-@runs
 def test_the_noise_of_an_image_is_that_of_the_cpu(cupy):
     for draw, atol in ((uniform, 0), (normal, 2e-6)):
         there, here = (draw(5, "noise", 9, range(3), (28, 28, 1), xp) for xp in (cupy, np))
@@ -161,7 +139,6 @@ def widened(bits):
     return (to_numpy(bits).astype(np.uint32) << 16).view(np.float32)
 
 
-@runs
 def test_bfloat16_is_the_nearest_number_of_eight_bits_ties_to_even(cupy):
     a = np.concatenate([np.float32([0, -0.0, 1, -1, 1 + 2**-8, 1 + 3 * 2**-8, 3e38, np.inf, -np.inf, 1e-30]),
                         np.random.default_rng(0).standard_normal(1000, dtype=np.float32)])  # fmt: skip
@@ -171,7 +148,6 @@ def test_bfloat16_is_the_nearest_number_of_eight_bits_ties_to_even(cupy):
     assert np.isnan(widened(kernels.to_bfloat16(cupy.asarray(np.float32([np.nan]))))).all()
 
 
-@runs
 def test_windows_in_bfloat16_are_the_windows_rounded(cupy):
     (a,) = drawn(cupy, 0, (2, 5, 4, 3), dtype=np.float32)
     exact = to_numpy(kernels.windows(a, 3, 2, 2, 1))

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from device import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import CONFIG, pictures
 from strict_device import rounded, strict
-from test_kernels import cupy, drawn, runs  # noqa: F401  `cupy` is a fixture
 
 import nn
 from nn import Tensor, gradients, to_numpy
@@ -35,11 +35,10 @@ def layouts(a):
     return [a, xp.ascontiguousarray(a.T).T, wide[:, ::2]]
 
 
-@runs
 @lower
 @settings(max_examples=30)
 @given(sides, sides, sides)
-def test_factors_are_rounded_and_the_sum_is_float32_however_the_matrices_lie(cupy, name, i, j, k):  # noqa: F811
+def test_factors_are_rounded_and_the_sum_is_float32_however_the_matrices_lie(cupy, name, i, j, k):
     a, b = drawn(cupy, 0, (i, j), (j, k), dtype=np.float32)
     expected = rounded(to_numpy(a), BITS[name]).astype(np.float64) @ rounded(to_numpy(b), BITS[name])
     scale = float(abs(to_numpy(a)).max() * abs(to_numpy(b)).max() * j)
@@ -53,9 +52,8 @@ def test_factors_are_rounded_and_the_sum_is_float32_however_the_matrices_lie(cup
                 np.testing.assert_allclose(to_numpy(found), expected, rtol=0, atol=slack * scale)
 
 
-@runs
 @lower
-def test_the_stand_in_rounds_what_it_is_asked_to(cupy, name):  # noqa: F811  or the test above would see nothing
+def test_the_stand_in_rounds_what_it_is_asked_to(cupy, name):  # or the test above would see nothing
     (a,) = drawn(cupy, 0, (1, 1), dtype=np.float32)
     one = cupy.ones((1, 1), np.float32)
     with nn.precision(name):
@@ -64,17 +62,15 @@ def test_the_stand_in_rounds_what_it_is_asked_to(cupy, name):  # noqa: F811  or 
     assert abs(found / to_numpy(a) - 1) < 2.0 ** (1 - BITS[name])
 
 
-@runs
 @lower
-def test_an_empty_product_is_zeros(cupy, name):  # noqa: F811
+def test_an_empty_product_is_zeros(cupy, name):
     with nn.precision(name):
         found = matrix_product(cupy.zeros((2, 0), np.float32), cupy.zeros((0, 3), np.float32))
     assert to_numpy(found).tolist() == [[0] * 3] * 2
 
 
-@runs
 @lower
-def test_convolution_and_linear_go_through_it_forward_and_backward(cupy, name):  # noqa: F811
+def test_convolution_and_linear_go_through_it_forward_and_backward(cupy, name):
     x, w, b, m = drawn(cupy, 0, (2, 6, 5, 4), (3, 3, 4, 8), (8,), (8, 3), dtype=np.float32)
 
     def everything():
@@ -91,9 +87,8 @@ def test_convolution_and_linear_go_through_it_forward_and_backward(cupy, name): 
         assert error > 0 or part == 3 or not is_rounded(cupy, name), "computed in fp32"  # the gradient of the bias is a sum, and of float32
 
 
-@runs
 @lower
-def test_float64_and_the_cpu_are_left_alone(cupy, name):  # noqa: F811
+def test_float64_and_the_cpu_are_left_alone(cupy, name):
     a, b = drawn(cupy, 0, (3, 4), (4, 2))
     with nn.precision(name):
         np.testing.assert_array_equal(to_numpy(matrix_product(a, b)), to_numpy(a @ b))
@@ -101,9 +96,8 @@ def test_float64_and_the_cpu_are_left_alone(cupy, name):  # noqa: F811
         np.testing.assert_array_equal(matrix_product(a, b), a @ b)
 
 
-@runs
 @lower
-def test_a_model_trains_in_it_and_its_weights_stay_float32(cupy, name):  # noqa: F811
+def test_a_model_trains_in_it_and_its_weights_stay_float32(cupy, name):
     trainers = {p: Trainer(CONFIG, *pictures(), cupy, precision=p) for p in ("fp32", name)}
     for trainer in trainers.values():
         list(trainer.run(steps=5))
@@ -121,9 +115,8 @@ def test_on_the_cpu_there_is_fp32_alone(name):
         Trainer(replace(CONFIG), *pictures(), precision="fp8")
 
 
-@runs
 @lower
-def test_a_model_predicts_in_it(cupy, name):  # noqa: F811
+def test_a_model_predicts_in_it(cupy, name):
     (xt,) = drawn(cupy, 0, (2, 8, 8, 1), dtype=np.float32)
     outputs = []
     for precision in ("fp32", name):

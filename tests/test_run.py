@@ -132,6 +132,15 @@ def test_mistakes_are_answered_in_one_line_with_status_1(finished, capsys, tmp_p
     assert not list(tmp_path.glob("x.*"))
 
 
+def test_the_whole_program_runs_on_a_device_that_refuses_arrays_of_the_host(squares, tmp_path, monkeypatch):
+    monkeypatch.setattr(nn, "choose_device", lambda device: strict)
+    with installed(), nn.kernels.plain_versions():
+        run.train_run(tmp_path, CONFIG, steps=3, save_seconds=0, picture_seconds=0)
+        assert len(run.plot_run(tmp_path, images=10)) == 9
+        run.sample_run(tmp_path, tmp_path / "x.npz", n=3, labels=[1], guidance_scale=2.0, steps=3)
+        run.evaluate_run(tmp_path, images=4, draws=1)
+
+
 def test_auto_says_which_device_it_took(finished, tmp_path, monkeypatch, capsys):
     for cupy, words in ((np, "took the CPU"), (strict, "took the GPU (CuPy strict)")):
         monkeypatch.setattr(nn, "choose_device", lambda device, cupy=cupy: cupy)

@@ -1,6 +1,7 @@
 """Runs: a directory with one checkpoint and its pictures, and what the commands do with it. Next: cli.py."""
 
 import contextlib
+import math
 import signal
 import sys
 import time
@@ -119,13 +120,13 @@ def _training_bar(trainer, steps, minutes):
         options = {"total": round(60 * minutes), "unit": "s", "bar_format": "{desc}: {percentage:3.0f}%|{bar}| "
                    "{n:.0f}/{total:.0f} s{postfix}"}  # fmt: skip
     start, first, shown = time.monotonic(), trainer.steps_done, 0
-    average, averaged = None, len(trainer.losses)
+    average, averaged = math.nan, len(trainer.losses)
     with progress(desc="training", **options) as bar:
 
         def show():
             nonlocal shown, average, averaged
             for loss in trainer.losses[averaged:]:
-                average = loss if average is None else 0.98 * average + 0.02 * loss
+                average = loss if math.isnan(average) else 0.98 * average + 0.02 * loss
             averaged = len(trainer.losses)
             seconds = time.monotonic() - start
             done = trainer.steps_done - first
@@ -133,7 +134,7 @@ def _training_bar(trainer, steps, minutes):
             bar.update(amount - shown)
             shown = amount
             rate = done * trainer.config.batch / seconds
-            bar.set_postfix_str(f"step {trainer.steps_done}, loss {average or float('nan'):.4f}, {rate:.0f} images/s")
+            bar.set_postfix_str(f"step {trainer.steps_done}, loss {average:.4f}, {rate:.0f} images/s")
 
         yield show
 
