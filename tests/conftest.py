@@ -21,7 +21,6 @@ session = contextlib.ExitStack()
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "gpu: needs a GPU; runs with --device cuda only")
     config.addinivalue_line("markers", "cpu: is about NumPy or about threads of the CPU; runs with --device cpu only")
     name = config.getoption("--device")
     if name == "strict":
@@ -48,11 +47,8 @@ def pytest_unconfigure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    name = config.getoption("--device")
     for item in items:
-        if name != "cuda" and item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="needs a GPU: run with --device cuda"))
-        if name != "cpu" and item.get_closest_marker("cpu"):
+        if device.xp is not np and item.get_closest_marker("cpu"):
             item.add_marker(pytest.mark.skip(reason="is about the CPU: run with --device cpu"))
 
 
