@@ -64,7 +64,7 @@ def _what_is_wrong(cupy):
         return "there is no NVIDIA driver; install one, and check it with nvidia-smi"
     if driver // 1000 < runtime // 1000:
         named = [f"CUDA {version // 1000}.{version % 1000 // 10}" for version in (driver, runtime)]
-        return f"the driver is too old: it is for {named[0]}, CuPy for {named[1]}; update the driver, or take another CuPy"
+        return f"the driver is too old: it is for {named[0]}, CuPy for {named[1]}; update it, or take another CuPy"
     return "check nvidia-smi"
 
 

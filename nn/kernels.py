@@ -15,8 +15,8 @@ import numpy as np
 from nn.backend import array_module
 
 __all__ = [
-    "used_for", "plain_versions", "SOURCE", "to_bfloat16", "windows", "sum_windows", "group_norm", "group_norm_gradients",
-    "adam", "moving_average", "random_numbers",
+    "used_for", "plain_versions", "SOURCE", "to_bfloat16", "windows", "sum_windows",
+    "group_norm", "group_norm_gradients", "adam", "moving_average", "random_numbers",
 ]  # fmt: skip
 
 SOURCE = Path(__file__).with_name("kernels.cu")
@@ -61,10 +61,15 @@ def _launch(name, count, inputs, outputs, *numbers, dtype=np.float32, threads=No
     if threads:
         xp, real = array_module(outputs[0]), np.dtype(dtype)
         inputs = [xp.ascontiguousarray(array) for array in inputs]
-        scalars = [n if isinstance(n, np.generic) else real.type(n) if isinstance(n, float) else np.int32(n) for n in numbers]
-        blocks = -(-threads // _THREADS)
-        _kernel(xp, name, _REAL[real.name])((blocks,), (_THREADS,), (*inputs, *outputs, np.int32(count), *scalars))
+        arguments = (*inputs, *outputs, *(_as_c_takes_it(number, real) for number in (count, *numbers)))
+        _kernel(xp, name, _REAL[real.name])((-(-threads // _THREADS),), (_THREADS,), arguments)
     return outputs
+
+
+def _as_c_takes_it(number, real):
+    if isinstance(number, np.generic):
+        return number
+    return real.type(number) if isinstance(number, float) else np.int32(number)
 
 
 def to_bfloat16(a):
@@ -86,11 +91,12 @@ def windows(a, kh, kw, stride, padding, bfloat16=False):
 
 
 def sum_windows(columns, shape, stride, padding):
-    """`conv._sum_windows`: every window (N, OH, OW, KH, KW, C) added back to where it was cut: `shape`, (N, H, W, C)."""
+    """`conv._sum_windows`: windows (N, OH, OW, KH, KW, C) added back to where they were cut: `shape`, (N, H, W, C)."""
     _, h, w, c = shape
     _, oh, ow, kh, kw, _ = columns.shape
     image = array_module(columns).empty(shape, columns.dtype)
-    _launch("sum_windows", image.size, [columns], [image], h, w, c, oh, ow, kh, kw, stride, padding, dtype=columns.dtype)
+    _launch("sum_windows", image.size, [columns], [image],
+            h, w, c, oh, ow, kh, kw, stride, padding, dtype=columns.dtype)  # fmt: skip
     return image
 
 
@@ -118,8 +124,8 @@ def group_norm_gradients(g, x, weight, bias, mean, inverse_std, silu):
             h, w, c, groups, int(silu), dtype=x.dtype)  # fmt: skip
     per_sample, means = array_module(x).empty((2, n, c), x.dtype), _empty(x, 2, n, groups)
     _launch("group_gradients", n * groups, [*rows, weight], [*per_sample, *means], h, w, c, groups, dtype=x.dtype)
-    (gx,) = _launch("normalise_gradient", x.size, [g, x, mean, inverse_std, weight, bias, *means], _empty(x, 1, *x.shape),
-                    h * w, c, groups, int(silu), dtype=x.dtype)  # fmt: skip
+    (gx,) = _launch("normalise_gradient", x.size, [g, x, mean, inverse_std, weight, bias, *means],
+                    _empty(x, 1, *x.shape), h * w, c, groups, int(silu), dtype=x.dtype)  # fmt: skip
     g_bias, g_weight = per_sample.sum(axis=1)
     return gx, g_weight, g_bias
 

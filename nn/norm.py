@@ -62,7 +62,7 @@ def group_norm_silu(x, weight, bias, groups):
 
 
 def _by_kernels(x, weight, bias, groups, silu):
-    """Both of the above on a GPU: seven launches, forward and backward, in place of some fifty. Keeps x, mean and std."""
+    """Both of the above on a GPU: seven launches, forward and backward, not some fifty. Keeps x, mean and std."""
     a, w, b = x.data, weight.data, bias.data
     y, mean, inverse_std = kernels.group_norm(a, w, b, groups, EPSILON, silu)
     return node(

@@ -17,7 +17,7 @@ __all__ = ["PRECISIONS", "check_precision", "precision", "products_in", "matrix_
 PRECISIONS = ("fp32", "tf32", "bf16")
 _precision = contextvars.ContextVar("precision", default="fp32")
 
-# From NVIDIA's cublas_api.h and library_types.h: cublasComputeType_t, cublasGemmAlgo_t, cublasOperation_t, cudaDataType.
+# From NVIDIA's cublas_api.h: cublasComputeType_t, cublasGemmAlgo_t, cublasOperation_t; library_types.h: cudaDataType.
 _COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _DEFAULT_ALGORITHM, _AS_IS, _TRANSPOSED = 68, 77, -1, 0, 1
 _CUDA_TYPE = {"float32": 0, "uint16": 14}  # CUDA_R_32F; CUDA_R_16BF, whose bits we keep in a uint16
 
@@ -27,7 +27,9 @@ def check_precision(name, xp):
     if name not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
     if name != "fp32" and xp is np:
-        raise ValueError(f"precision {name} needs a GPU; on the CPU there is only fp32: use --device cuda or --precision fp32")
+        raise ValueError(
+            f"precision {name} needs a GPU; on the CPU there is only fp32: use --device cuda or --precision fp32"
+        )
     return name
 
 
@@ -60,7 +62,7 @@ def matrix_product(a, b):
 
 
 def _gemm(a, b):
-    """The product in float32 of two matrices of one type, by cuBLAS, on which no precision is set for the whole process.
+    """The product in float32 of two matrices of one type, by cuBLAS, which is told the precision of this one product.
 
     cuBLAS reads arrays column by column: to it, a row-major C = A B is C^T = B^T A^T, with B first.
     """

@@ -152,7 +152,9 @@ def enough_memory(what, batch):
     try:
         yield
     except MemoryError as error:  # NumPy's and CuPy's are of this class
-        raise MemoryError(f"{what}: not enough memory for a batch of {batch}; try a smaller --batch ({error})") from error
+        raise MemoryError(
+            f"{what}: not enough memory for a batch of {batch}; try a smaller --batch ({error})"
+        ) from error
 
 
 def shard_size(config):

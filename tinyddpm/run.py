@@ -55,7 +55,8 @@ def train_run(run, config, steps=None, minutes=None, resume=False, device="cpu",
         trainer.restore(path)
     parameters = sum(p.size for p in trainer.parameters)
     print(f"{dataset.name}: {len(dataset.images)} images; {config.model.preset} U-Net of {parameters:,} parameters on "
-          f"{xp.__name__} in {precision}, {trainer.model.parallel.threads} threads; from step {trainer.steps_done}", flush=True)  # fmt: skip
+          f"{xp.__name__} in {precision}, {trainer.model.parallel.threads} threads; from step {trainer.steps_done}",
+          flush=True)  # fmt: skip
 
     start, first, saved, drawn = time.monotonic(), trainer.steps_done, time.monotonic(), time.monotonic()
     with _stop_on_signal() as stopped, _training_bar(trainer, steps, minutes) as show:

@@ -131,7 +131,7 @@ class Trainer:
         return loss
 
     def read_losses(self):
-        """Fetch the losses not read yet into `losses`; waits for the device. FloatingPointError if one is not finite."""
+        """Fetch the losses not read yet; waits for the device. FloatingPointError if one is not finite."""
         if not self.unread:
             return
         read, self.unread = nn.to_numpy(self.model.xp.stack(self.unread)).tolist(), []

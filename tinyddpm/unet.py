@@ -138,7 +138,7 @@ class UNet(Module):
 
     def __call__(self, x, t, labels=None):
         x = x if isinstance(x, Tensor) else Tensor(x)
-        t, labels = nn.to_numpy(t), None if labels is None else nn.to_numpy(labels)  # indices are checked, so on the host
+        t, labels = nn.to_numpy(t), None if labels is None else nn.to_numpy(labels)  # the host checks indices
         self._check(x, t, labels)
         embedding = self._embed(t, labels, x.xp, x.dtype)
 
