@@ -5,10 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MINUTES ?= 8
+DEVICE ?= cpu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test smoke lint bench mutation clean
+.PHONY: help demo test smoke lint bench kernels mutation clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -26,10 +27,13 @@ smoke: $(VENV)/demo.stamp  ## the demo in some seconds, drawn into a folder that
 lint: $(VENV)/test.stamp  ## ruff
 	$(BIN)/python -m ruff check .
 
-bench: $(VENV)/bench.stamp  ## the speed of a training and a sampling step, beside PyTorch's and the machine's own
-	$(BIN)/python tests/bench/bench.py
+bench: $(VENV)/bench.stamp  ## the speed beside PyTorch's and the machine's own; on a GPU: DEVICE=cuda
+	$(BIN)/python tests/bench/bench.py --device $(DEVICE)
 	$(BIN)/python tests/bench/floor.py
 	$(BIN)/python tests/bench/convolution.py
+
+kernels: $(VENV)/kernels.stamp  ## compile the GPU's kernels, by NVIDIA's compiler and as C++, and test them without a GPU
+	$(BIN)/python -m pytest -q tests/test_kernels.py tests/test_device_purity.py tests/test_precision.py
 
 mutation: $(VENV)/mutation.stamp  ## change the mathematics line by line: which changes does no test notice?
 	$(BIN)/python -m mutmut run
@@ -44,6 +48,7 @@ clean:  ## remove all that make, the demo and the tools have made
 $(VENV)/demo.stamp: EXTRAS = demo
 $(VENV)/test.stamp: EXTRAS = demo,test
 $(VENV)/bench.stamp: EXTRAS = bench
+$(VENV)/kernels.stamp: EXTRAS = test,ctk
 $(VENV)/mutation.stamp: EXTRAS = demo,test,mutation
 
 # Where no package index answers, what is installed beside $(PYTHON) may be enough: tools/offline.py sees to that.

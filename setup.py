@@ -18,12 +18,14 @@ setup(
     author="the tinyddpm authors",
     license="MIT",
     packages=["tinyddpm", "nn"],
+    package_data={"nn": ["*.cu"]},
     python_requires=">=3.11",
     install_requires=["numpy>=2", "threadpoolctl>=3"],
     extras_require={
         "demo": ["matplotlib>=3.8", "pillow>=10", "tqdm>=4.60"],
         "cuda12": ["cupy-cuda12x>=13"],
         "cuda13": ["cupy-cuda13x>=13"],
+        "ctk": ["nvidia-cuda-nvrtc-cu12"],  # to compile kernels.cu without a GPU
         "mpi": ["mpi4py>=4"],
         "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.5"],
         "bench": ["torch>=2.4"],

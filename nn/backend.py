@@ -46,12 +46,26 @@ def _working_cupy():
         total = float((ones @ ones).sum())
     except Exception as error:  # CuPy raises a different class for each missing piece: driver, runtime, cuBLAS
         raise RuntimeError(
-            f"CuPy {cupy.__version__} is installed but no GPU works ({type(error).__name__}: {error}); "
-            "check nvidia-smi and that the driver is new enough for this CuPy, or use --device cpu"
+            f"CuPy {cupy.__version__} is installed but no GPU works: {_what_is_wrong(cupy)} "
+            f"({type(error).__name__}: {error}); or use --device cpu"
         ) from error
     if total != 64.0:
         raise RuntimeError(f"the GPU multiplied two 4x4 matrices of ones to a sum of {total}, not 64; use --device cpu")
     return cupy
+
+
+def _what_is_wrong(cupy):
+    """What a user can do about a GPU that does not work, from the versions of CUDA that the driver and CuPy are for."""
+    try:
+        driver, runtime = cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.runtimeGetVersion()
+    except Exception:  # a CuPy so broken that it cannot even be asked
+        return "check nvidia-smi"
+    if driver == 0:
+        return "there is no NVIDIA driver; install one, and check it with nvidia-smi"
+    if driver // 1000 < runtime // 1000:
+        named = [f"CUDA {version // 1000}.{version % 1000 // 10}" for version in (driver, runtime)]
+        return f"the driver is too old: it is for {named[0]}, CuPy for {named[1]}; update it, or take another CuPy"
+    return "check nvidia-smi"
 
 
 def to_device(array, xp):

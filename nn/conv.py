@@ -1,10 +1,10 @@
-"""Convolution and resampling, the hot ops. Images are channels-last: (N, H, W, C).
+"""Convolution, the hottest op. Images are channels-last: (N, H, W, C).
 
 Notation: N images, H x W pixels, C channels in, O channels out, KH x KW the filter, OH x OW the output.
 `conv2d` computes one thing in one of two ways, each with the same signature and its own vjp:
 - `conv2d_im2col`: every window copied to a row, then one matrix product; any filter, stride and padding;
 - `conv2d_winograd`: 3x3 filters at stride 1 with a quarter of the multiplications.
-`conv2d_loops` is the definition, which tests hold both against. Next: layers.py.
+`conv2d_loops` is the definition, which tests hold both against. Next: resampling.py.
 """
 
 import contextlib
@@ -13,12 +13,12 @@ import functools
 
 import numpy as np
 
+from nn import kernels
 from nn.norm import sum_pixels
-from nn.tensor import node
+from nn.precision import matrix_product, products_in
+from nn.tensor import check_devices, node
 
-__all__ = [
-    "conv2d", "conv2d_im2col", "conv2d_winograd", "conv2d_loops", "reuse_filters", "upsample_nearest", "average_pool",
-]  # fmt: skip
+__all__ = ["conv2d", "conv2d_im2col", "conv2d_winograd", "conv2d_loops", "reuse_filters"]
 
 
 def conv2d(x, weight, bias, stride=1, padding=0):
@@ -28,13 +28,15 @@ def conv2d(x, weight, bias, stride=1, padding=0):
     padding: zeros on each side. OH = (H + 2 padding - KH) // stride + 1. ValueError where the shapes do not fit.
     """
     _check(x, weight, bias, stride, padding)
-    wide = weight.shape[2] >= 8  # with fewer channels, Winograd's transforms cost more than they save
-    if wide and weight.shape[:2] == (3, 3) and stride == 1 and padding == 1:
+    # With fewer channels Winograd's transforms cost more than they save, and on a GPU they are too many launches.
+    worth_it = weight.shape[2] >= 8 and x.xp is np
+    if worth_it and weight.shape[:2] == (3, 3) and stride == 1 and padding == 1:
         return conv2d_winograd(x, weight, bias)
     return conv2d_im2col(x, weight, bias, stride, padding)
 
 
 def _check(x, weight, bias, stride, padding):
+    check_devices("conv2d", x, weight, *([] if bias is None else [bias]))
     if x.ndim != 4 or weight.ndim != 4 or x.shape[3] != weight.shape[2]:
         raise ValueError(f"conv2d needs x (N, H, W, C) and weight (KH, KW, C, O), got {x.shape} and {weight.shape}")
     if bias is None:
@@ -70,17 +72,17 @@ def conv2d_im2col(x, weight, bias, stride=1, padding=0):
     matrix = weight.data.reshape(-1, o)
     a, xp, needs_gx = x.data, x.xp, x.requires_grad
     columns = _windows(a, kh, kw, stride, padding, xp)
-    y = columns.reshape(-1, kh * kw * c) @ matrix
-    y = y.reshape(*columns.shape[:3], o)
+    y = matrix_product(columns.reshape(-1, kh * kw * c), matrix).reshape(*columns.shape[:3], o)
     y += _per_pixel(bias.data)
 
     def vjp(g):
         rows = g.reshape(-1, o)
         gx = gw = None
         if weight.requires_grad:
-            gw = (_windows(a, kh, kw, stride, padding, xp).reshape(-1, kh * kw * c).T @ rows).reshape(weight.shape)
+            columns = _windows(a, kh, kw, stride, padding, xp).reshape(-1, kh * kw * c)
+            gw = matrix_product(columns.T, rows).reshape(weight.shape)
         if needs_gx:
-            columns = (rows @ matrix.T).reshape(*g.shape[:3], kh, kw, c)
+            columns = matrix_product(rows, matrix.T).reshape(*g.shape[:3], kh, kw, c)
             gx = _sum_windows(columns, a.shape, stride, padding, xp)
         return gx, gw, _bias_gradient(g, bias, xp)
 
@@ -88,8 +90,10 @@ def conv2d_im2col(x, weight, bias, stride=1, padding=0):
 
 
 def _windows(a, kh, kw, stride, padding, xp):
-    """Every window of a (N, H, W, C), as a view of its padded copy: (N, OH, OW, KH, KW, C)."""
-    a = _pad_image(a, padding, padding, xp)
+    """Every window of a (N, H, W, C), as a view of its padded copy (a copy on a GPU): (N, OH, OW, KH, KW, C)."""
+    if kernels.used_for(xp, a.dtype):
+        return kernels.windows(a, kh, kw, stride, padding, bfloat16=products_in("bf16", a.dtype))
+    a = _pad_image(a, padding, a.shape[1] + 2 * padding, a.shape[2] + 2 * padding, xp)
     n, h, w, c = a.shape
     sn, sh, sw, sc = a.strides
     shape = (n, (h - kh) // stride + 1, (w - kw) // stride + 1, kh, kw, c)
@@ -98,6 +102,8 @@ def _windows(a, kh, kw, stride, padding, xp):
 
 def _sum_windows(columns, shape, stride, padding, xp):
     """The transpose of `_windows`: add every window back to where it was cut. columns: (N, OH, OW, KH, KW, C)."""
+    if kernels.used_for(xp, columns.dtype):
+        return kernels.sum_windows(columns, shape, stride, padding)
     n, h, w, c = shape
     _, oh, ow, kh, kw, _ = columns.shape
     padded = xp.zeros((n, h + 2 * padding, w + 2 * padding, c), columns.dtype)
@@ -152,7 +158,7 @@ def conv2d_winograd(x, weight, bias):
     y = _join_tiles(y.reshape(4, 4, n, ty, tx, o), h, w, xp)
 
     def vjp(g):
-        g_tiles = _pad_right(g, 4 * ty, 4 * tx, xp).reshape(n, ty, 4, tx, 4, o).transpose(2, 4, 0, 1, 3, 5)
+        g_tiles = _pad_image(g, 0, 4 * ty, 4 * tx, xp).reshape(n, ty, 4, tx, 4, o).transpose(2, 4, 0, 1, 3, 5)
         g_products = _both_axes(output_map.T, g_tiles).reshape(36, -1, o)
         gx = gw = g_bias = None
         if weight.requires_grad:
@@ -198,9 +204,8 @@ def _transform_filters(weight, filter_map, transposed=False):
 
 def _tiles(a, ty, tx, xp):
     """The 6 x 6 input tiles of a (N, H, W, C), which overlap by two, as a view: (6, 6, N, TY, TX, C)."""
-    n, h, w, c = a.shape
-    padded = xp.zeros((n, 4 * ty + 2, 4 * tx + 2, c), a.dtype)
-    padded[:, 1 : h + 1, 1 : w + 1] = a
+    n, _, _, c = a.shape
+    padded = _pad_image(a, 1, 4 * ty + 2, 4 * tx + 2, xp)
     sn, sh, sw, sc = padded.strides
     return xp.lib.stride_tricks.as_strided(padded, (6, 6, n, ty, tx, c), (sh, sw, sn, 4 * sh, 4 * sw, sc))
 
@@ -228,23 +233,13 @@ def _sum_tiles(tiles, h, w, xp):
 # ==== shared ====
 
 
-def _pad_image(a, before, after, xp):
-    """Zeros around height and width of a (N, H, W, C)."""
-    if before == after == 0:
-        return xp.ascontiguousarray(a)
-    n, h, w, c = a.shape
-    padded = xp.zeros((n, h + before + after, w + before + after, c), a.dtype)
-    padded[:, before : before + h, before : before + w] = a
-    return padded
-
-
-def _pad_right(a, height, width, xp):
-    """a (N, H, W, C) with zeros below and to the right, up to height x width."""
+def _pad_image(a, before, height, width, xp):
+    """a (N, H, W, C) with zeros around it: `before` above and to the left, and height x width in all."""
     n, h, w, c = a.shape
     if (h, w) == (height, width):
-        return a
+        return xp.ascontiguousarray(a)
     padded = xp.zeros((n, height, width, c), a.dtype)
-    padded[:, :h, :w] = a
+    padded[:, before : before + h, before : before + w] = a
     return padded
 
 
@@ -259,50 +254,3 @@ def _bias_gradient(g, bias, xp):
         return None
     per_sample = sum_pixels(g.reshape(g.shape[0], -1, g.shape[3]), xp)
     return per_sample if bias.ndim == 2 else per_sample.sum(axis=0)
-
-
-# ==== resampling ====
-
-
-def upsample_nearest(x, factor=2):
-    """Each pixel of x (N, H, W, C) repeated factor x factor times."""
-    _check_resampling(x, factor)
-    n, h, w, c = x.shape
-    xp = x.xp
-    blocks = xp.broadcast_to(x.data[:, :, None, :, None], (n, h, factor, w, factor, c))
-    return node(
-        blocks.reshape(n, h * factor, w * factor, c),
-        (x,),
-        lambda g: (_sum_blocks(g, factor),),
-    )
-
-
-def average_pool(x, factor=2):
-    """Mean over blocks of factor x factor pixels of x (N, H, W, C). ValueError unless factor divides H and W."""
-    _check_resampling(x, factor)
-    n, h, w, c = x.shape
-    if h % factor or w % factor:
-        raise ValueError(f"average_pool by {factor} needs height and width it divides, got {h} x {w}")
-    xp, scale = x.xp, 1.0 / factor**2
-    small = _sum_blocks(x.data, factor)
-    small *= scale
-
-    def vjp(g):
-        blocks = xp.broadcast_to((g * scale)[:, :, None, :, None], (n, h // factor, factor, w // factor, factor, c))
-        return (blocks.reshape(n, h, w, c),)
-
-    return node(small, (x,), vjp)
-
-
-def _check_resampling(x, factor):
-    if x.ndim != 4 or factor < 1:
-        raise ValueError(f"resampling needs x (N, H, W, C) and a factor of at least 1, got {x.shape} and {factor}")
-
-
-def _sum_blocks(a, factor):
-    """Sum over blocks of factor x factor pixels, one strided slice at a time (NumPy's sum over two axes is slow)."""
-    parts = [a[:, i::factor, j::factor] for i in range(factor) for j in range(factor)]
-    total = parts[0].copy()
-    for part in parts[1:]:
-        total += part
-    return total

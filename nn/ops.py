@@ -83,12 +83,10 @@ def where(condition, x, y):
     """x where `condition` (a boolean array), else y; all three broadcast. x or y may be a Python number."""
     if getattr(condition, "dtype", np.dtype(float)).kind != "b":
         raise TypeError(f"where needs a boolean array, got {getattr(condition, 'dtype', type(condition).__name__)}")
-    if not isinstance(x, Tensor):
-        if not isinstance(y, Tensor):
-            raise TypeError(f"where needs a Tensor to choose from, got {type(x).__name__} and {type(y).__name__}")
-        x = y.operand(x)
-    y = x.operand(y)
-    xp = x.xp
+    one = x if isinstance(x, Tensor) else y
+    if not isinstance(one, Tensor):
+        raise TypeError(f"where needs a Tensor to choose from, got {type(x).__name__} and {type(y).__name__}")
+    x, y, xp = one.operand(x), one.operand(y), one.xp
     zero = xp.zeros((), x.dtype)
     return node(
         xp.where(condition, x.data, y.data),
@@ -102,7 +100,7 @@ def concatenate(tensors, axis=-1):
     if not (tensors and isinstance(tensors[0], Tensor)):
         raise TypeError("concatenate needs a list of Tensors, with at least one in it")
     first = tensors[0]
-    tensors = (first, *(first.operand(t) for t in tensors[1:]))
+    tensors = tuple(map(first.operand, tensors))
     ends = np.cumsum([t.shape[axis] for t in tensors])[:-1].tolist()
     xp = first.xp
     joined = xp.concatenate([t.data for t in tensors], axis=axis)
@@ -143,9 +141,21 @@ def log_softmax(x, axis=-1):
 
 
 def embedding(table, index):
-    """Rows of `table` (K, D) at the integers `index` (any shape): index.shape + (D,). IndexError out of range."""
+    """Rows of `table` (K, D) at the integers `index` (any shape): index.shape + (D,). IndexError out of range.
+
+    index: NumPy's also where the table is on a GPU, since the host has to check it.
+    """
     _check_integers("embedding's index", index, table.shape[0])
-    return table[index]
+    if table.xp is np:
+        return table[index]
+    (count, width), xp, rows = table.shape, table.xp, table.xp.asarray(index).reshape(-1)
+
+    def vjp(g):
+        # `table[index]` would add up the rows' gradients on a GPU in an order that changes; a product has one.
+        chosen = (xp.arange(count)[:, None] == rows).astype(g.dtype)
+        return (chosen @ g.reshape(rows.size, width),)
+
+    return node(table.data[rows].reshape(*index.shape, width), (table,), vjp)
 
 
 def _check_integers(name, index, count):
@@ -201,5 +211,5 @@ def cross_entropy(logits, labels):
     _check_integers("cross_entropy's labels", labels, logits.shape[-1])
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"cross_entropy needs logits (N, K) and labels (N,), got {logits.shape} and {labels.shape}")
-    rows = np.arange(len(labels))
+    rows = np.arange(len(labels))  # CuPy moves indices from the host by itself
     return -log_softmax(logits)[rows, labels].mean()

@@ -8,7 +8,8 @@ import math
 
 import numpy as np
 
-from nn.backend import to_numpy
+from nn import kernels
+from nn.backend import array_module, to_numpy
 
 __all__ = ["flatten", "SGD", "Adam", "AdamW", "EMA", "clip_by_global_norm", "constant", "warmup", "linear", "cosine"]
 
@@ -151,16 +152,20 @@ class Adam(_Optimiser):
         p, mean, square = self.flat[block], self.mean[block], self.square[block]
         beta1, beta2 = self.betas
         xp = self.parameters[0].xp
+        # rate * (mean / c1) / (sqrt(square / c2) + epsilon), with both corrections moved to scalars
+        root_c2 = math.sqrt(1 - beta2**self.steps)
+        epsilon, corrected_rate = self.epsilon * root_c2, rate * root_c2 / (1 - beta1**self.steps)
+        if kernels.used_for(xp, p.dtype):
+            kernels.adam(p, mean, square, gradient, beta1, beta2, epsilon, corrected_rate, 1 - rate * self.weight_decay)
+            return
         mean *= beta1
         mean += (1 - beta1) * gradient
         square *= beta2
         square += (1 - beta2) * (gradient * gradient)
-        # rate * (mean / c1) / (sqrt(square / c2) + epsilon), with both corrections moved to scalars
-        root_c2 = math.sqrt(1 - beta2**self.steps)
         denominator = xp.sqrt(square)
-        denominator += self.epsilon * root_c2
+        denominator += epsilon
         xp.divide(mean, denominator, out=denominator)
-        denominator *= rate * root_c2 / (1 - beta1**self.steps)
+        denominator *= corrected_rate
         if self.weight_decay:
             p *= 1 - rate * self.weight_decay
         p -= denominator
@@ -192,6 +197,9 @@ class EMA:
         _check_still_flat(self.parameters, self.flat)
         self.updates += 1
         share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        if kernels.used_for(array_module(self.flat), self.flat.dtype):
+            kernels.moving_average(self.average, self.flat, share)
+            return
         blocks = _blocks(self.flat.size) if isinstance(self.flat, np.ndarray) else [slice(None)]
         for block in blocks:
             self.average[block] += share * (self.flat[block] - self.average[block])
@@ -219,17 +227,18 @@ class EMA:
 
 
 def clip_by_global_norm(gradient, limit):
-    """Scale the flat `gradient`, in place, to a Euclidean norm of at most `limit`. Returns the norm it had.
+    """Scale the flat `gradient`, in place, to a Euclidean norm of at most `limit`. Returns the norm it had, a scalar.
 
-    A norm that is not finite raises FloatingPointError: the step would destroy the weights.
+    On the CPU a norm that is not finite raises FloatingPointError: the step would destroy the weights. On a GPU nothing
+    waits for the norm, which is an array of no axes there; what is not finite spreads to the next loss.
     """
     if not limit > 0:
         raise ValueError(f"the limit of the norm must be positive, got {limit}")
-    size = float(np.sqrt(float(gradient @ gradient)))
-    if not math.isfinite(size):
+    xp = array_module(gradient)
+    size = xp.sqrt((gradient @ gradient).astype(np.float64))
+    if xp is np and not math.isfinite(size):
         raise FloatingPointError(f"the gradient's norm is {size}; lower the learning rate or look for a division by zero")
-    if size > limit:
-        gradient *= limit / size
+    gradient *= (limit / xp.maximum(size, limit)).astype(gradient.dtype)  # times 1 where it is short enough: no branch
     return size
 
 

@@ -11,6 +11,7 @@ import zlib
 
 import numpy as np
 
+from nn import kernels
 from nn.backend import to_numpy
 
 __all__ = ["philox", "uniform", "normal", "random_state", "next_uniform"]
@@ -40,15 +41,31 @@ def philox(counter, key, xp=np):
 
 def _words(seed, stream, step, samples, count, xp):
     """At least `count` uint32 words for each sample, shape (N, 4, ceil(count / 4)), as uint64."""
+    samples = xp.asarray(_checked(seed, step, samples)).reshape(-1, 1)
+    blocks = xp.arange(-(-count // 4)).reshape(1, -1)
+    counter = (blocks, samples, xp.asarray(step & 0xFFFFFFFF), xp.asarray(step >> 32))
+    return xp.stack(xp.broadcast_arrays(*philox(counter, _key(seed, stream), xp)), axis=1)
+
+
+def _key(seed, stream):
+    return seed, zlib.crc32(stream.encode())
+
+
+def _checked(seed, step, samples):
+    """`samples` as a NumPy array; ValueError where one of the three is out of range."""
     samples = to_numpy(samples)
     if not 0 <= seed < 2**32 or not 0 <= step < 2**64:
         raise ValueError(f"seed must be in 0..2^32 - 1 and step in 0..2^64 - 1, got {seed} and {step}")
     if samples.size and not (samples.dtype.kind in "iu" and 0 <= samples.min() and samples.max() < 2**32):
         raise ValueError(f"samples must be integers in 0..2^32 - 1, got {samples.dtype} {samples.min()}..{samples.max()}")
-    samples = xp.asarray(samples).reshape(-1, 1)
-    blocks = xp.arange(-(-count // 4)).reshape(1, -1)
-    counter = (blocks, samples, xp.asarray(step & 0xFFFFFFFF), xp.asarray(step >> 32))
-    return xp.stack(xp.broadcast_arrays(*philox(counter, (seed, zlib.crc32(stream.encode())), xp)), axis=1)
+    return samples
+
+
+def _by_kernel(name, seed, stream, step, samples, shape, xp):
+    """`uniform` or `normal` on a GPU, in one launch."""
+    samples = xp.asarray(_checked(seed, step, samples).astype(np.uint32))
+    count = int(np.prod(shape, dtype=int))
+    return kernels.random_numbers(name, samples, count, step, _key(seed, stream), xp).reshape(samples.size, *shape)
 
 
 def uniform(seed, stream, step, samples, shape=(), xp=np):
@@ -57,6 +74,8 @@ def uniform(seed, stream, step, samples, shape=(), xp=np):
     A 24th bit would leave float32 no room for the half: the largest would round to 1. seed: 0..2^32 - 1.
     stream: what they are for, a string. step: an int in 0..2^64 - 1. samples: N sample numbers in 0..2^32 - 1.
     """
+    if kernels.used_for(xp):
+        return _by_kernel("uniform", seed, stream, step, samples, shape, xp)
     count = int(np.prod(shape, dtype=int))
     words = _words(seed, stream, step, samples, count, xp)
     bits = (words >> xp.uint64(9)).astype(xp.float32).reshape(len(words), -1)[:, :count]
@@ -65,6 +84,8 @@ def uniform(seed, stream, step, samples, shape=(), xp=np):
 
 def normal(seed, stream, step, samples, shape=(), xp=np):
     """Standard normal float32 numbers, shape (N, *shape), by Box and Muller's transform. Arguments as `uniform`."""
+    if kernels.used_for(xp):
+        return _by_kernel("normal", seed, stream, step, samples, shape, xp)
     count = int(np.prod(shape, dtype=int))
     pairs = uniform(seed, stream, step, samples, (2, -(-count // 2)), xp)
     radius = xp.sqrt(xp.float32(-2) * xp.log(pairs[:, 0]))

@@ -6,13 +6,16 @@ until `backward`, so it names as little as it can, and never the result's node (
 """
 
 import math
+import operator
+import sys
 
 import numpy as np
 
 from nn.backend import array_module
+from nn.precision import matrix_product
 from nn.tape import Node, grad_enabled, op_hooks, op_name, walk
 
-__all__ = ["Tensor", "tensor", "node"]
+__all__ = ["Tensor", "tensor", "node", "check_devices"]
 
 
 def node(data, parents, vjp):
@@ -44,6 +47,13 @@ def tensor(values, requires_grad=False, dtype=None):
     if array_module(values) is np and not isinstance(values, np.ndarray):
         values = np.asarray(values, dtype=dtype or np.float32)
     return Tensor(values if dtype is None else values.astype(dtype, copy=False), requires_grad)
+
+
+def check_devices(op, *tensors):
+    """TypeError, naming the op, where NumPy's arrays meet CuPy's."""
+    if any(x.xp is not tensors[0].xp for x in tensors):
+        given = ", ".join(f"{x.dtype} {x.shape} of {x.xp.__name__}" for x in tensors)
+        raise TypeError(f"{op}: devices differ: {given}; move all to one with nn.to_device")
 
 
 class Tensor:
@@ -97,15 +107,17 @@ class Tensor:
         if isinstance(other, Tensor):
             found = other
         elif isinstance(other, (int, float)):
-            return Tensor(self.xp.asarray(other, dtype=self.dtype))
-        elif array_module(other) is not np or isinstance(other, (np.ndarray, np.generic)):
+            return Tensor(self.dtype.type(other))  # on the host: a GPU takes it along with the launch
+        elif isinstance(other, np.generic):
+            found = Tensor(other)
+        elif array_module(other) is not np or isinstance(other, np.ndarray):
             found = Tensor(other)
         else:
             raise TypeError(f"cannot use {type(other).__name__} in an expression with a Tensor")
         if found.dtype != self.dtype:
             raise TypeError(f"dtypes differ: {self.dtype} and {found.dtype}; convert one of them with .astype")
-        if found.xp is not self.xp and found.ndim > 0:
-            raise TypeError(f"devices differ: {self.xp.__name__} and {found.xp.__name__}; move one with nn.to_device")
+        if found.xp is not self.xp and not isinstance(self.data, np.generic) and not isinstance(found.data, np.generic):
+            check_devices(sys._getframe(1).f_code.co_name.strip("_"), self, found)
         return found
 
     # Arithmetic, with NumPy's broadcasting; the engine sums gradients back to the shape of each operand.
@@ -162,12 +174,14 @@ class Tensor:
         if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
             raise ValueError(f"matmul needs (..., i, j) @ (..., j, k), got {a.shape} @ {b.shape}")
 
+        product = matrix_product if a.ndim == b.ndim == 2 else operator.matmul
+
         def vjp(g):
-            ga = g @ b.swapaxes(-1, -2) if self.requires_grad else None
-            gb = a.swapaxes(-1, -2) @ g if other.requires_grad else None
+            ga = product(g, b.swapaxes(-1, -2)) if self.requires_grad else None
+            gb = product(a.swapaxes(-1, -2), g) if other.requires_grad else None
             return ga, gb
 
-        return node(a @ b, (self, other), vjp)
+        return node(product(a, b), (self, other), vjp)
 
     # Reductions and shapes.
 

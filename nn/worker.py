@@ -131,7 +131,8 @@ def serve():
     _is_worker = True
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a job prints must not end up among the answers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the caller decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # which reach all processes of a terminal: the caller decides
+        signal.signal(number, signal.SIG_IGN)
     keep_freed_memory()
     with threadpool_limits(1, "blas"), contextlib.ExitStack() as filters:
         for message, task in _messages(sys.stdin.buffer):

@@ -1,7 +1,11 @@
 """What every test shares: the hypothesis profile, the option --device, the fixture xp. See strategies.py."""
 
+import contextlib
+
+import device
 import numpy as np
 import pytest
+import strict_device
 from hypothesis import settings
 
 settings.register_profile("tinyddpm", derandomize=True, deadline=None, database=None)
@@ -9,28 +13,58 @@ settings.load_profile("tinyddpm")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--device", choices=("cpu", "cuda"), default="cpu", help="where the tests' arrays live")
+    parser.addoption("--device", choices=("cpu", "cuda", "strict"), default="cpu", help="where the tests' arrays live: "
+                     "NumPy; a GPU; or a stand-in for CuPy that needs no GPU and refuses what CuPy does")  # fmt: skip
+
+
+session = contextlib.ExitStack()
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "gpu: needs a GPU; runs with --device cuda only")
+    config.addinivalue_line("markers", "cpu: is about NumPy or about threads of the CPU; runs with --device cpu only")
+    name = config.getoption("--device")
+    if name == "strict":
+        device.use(session.enter_context(strict_device.installed()))
+        if strict_device.COMPILER is None:
+            from nn.kernels import plain_versions
+
+            session.enter_context(plain_versions())
+    if name == "cuda":
+        device.use(working_cupy())
+
+
+def working_cupy():
+    import nn
+
+    try:
+        return nn.choose_device("cuda")
+    except RuntimeError as error:
+        raise pytest.UsageError(f"--device cuda: {error}") from error
+
+
+def pytest_unconfigure(config):
+    session.close()
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--device") == "cpu":
-        for item in items:
-            if "gpu" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="needs a GPU: run with --device cuda"))
+    for item in items:
+        if device.xp is not np and item.get_closest_marker("cpu"):
+            item.add_marker(pytest.mark.skip(reason="is about the CPU: run with --device cpu"))
 
 
 @pytest.fixture(scope="session")
-def xp(request):
-    """The array module of the device asked for: numpy, or cupy with --device cuda (skips without a GPU)."""
-    if request.config.getoption("--device") == "cpu":
-        return np
-    cupy = pytest.importorskip("cupy", reason="--device cuda needs cupy")
-    try:
-        cupy.zeros(1) + 1
-    except Exception as error:
-        pytest.skip(f"--device cuda needs a GPU: {error}")
-    return cupy
+def xp():
+    """The array module of the device asked for: numpy, cupy with --device cuda, or the stand-in of strict_device.py."""
+    return device.xp
+
+
+@pytest.fixture(scope="module")
+def cupy():
+    """CuPy with --device cuda, else its stand-in, which runs kernels as C++ (skips where there is no compiler)."""
+    if device.xp is not np and device.xp is not strict_device.strict:
+        yield device.xp
+    elif strict_device.COMPILER is None:
+        pytest.skip("kernels need a GPU or a C++ compiler")
+    else:
+        with strict_device.installed() as module:
+            yield module

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from device import there
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -216,7 +217,7 @@ METHODS = {  # of Tensor
                   one(positive, exponent=st.sampled_from([-2, -0.5, 0, 0.5, 1, 2, 3]))),
     "__neg__": Op(operator.neg, np.negative, one()),
     "__matmul__": Op(operator.matmul, np.matmul, broadcast(signature="(i,j),(j,k)->(i,k)")),
-    "__rmatmul__": Op(lambda x: np.full((2, len(x)), 3, x.dtype) @ x, lambda a: np.full((2, len(a)), 3) @ a,
+    "__rmatmul__": Op(lambda x: there(np.full((2, len(x)), 3, x.dtype)) @ x, lambda a: np.full((2, len(a)), 3) @ a,
                       one(shape=shapes(2, 2))),
     "sum": Op(Tensor.sum, np.sum, one(axis=some_axes, keepdims=st.booleans())),
     "mean": Op(Tensor.mean, np.mean, one(shape=shapes(min_side=1), axis=some_axes, keepdims=st.booleans())),

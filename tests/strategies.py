@@ -4,8 +4,10 @@ from decimal import Decimal, localcontext
 from functools import cache
 
 import numpy as np
+from device import there
 from hypothesis import strategies as st
 
+import nn
 from tinyddpm import SCHEDULES, named_schedule, properties
 
 named_schedule = cache(named_schedule)
@@ -26,10 +28,15 @@ def schedules_and_t(draw, first=1, count=1):
     return schedule, *sorted(draw(st.integers(first, schedule.T)) for _ in range(count))
 
 
-def normal_arrays(seed, *shapes):
-    """Standard normal float64 arrays of the given shapes."""
+def host_arrays(seed, *shapes):
+    """Standard normal float64 NumPy arrays of the given shapes: for tables, and for what is computed by hand."""
     rng = np.random.default_rng(seed)
     return [rng.standard_normal(shape) for shape in shapes]
+
+
+def normal_arrays(seed, *shapes):
+    """The same on the device that the tests run on."""
+    return [there(array) for array in host_arrays(seed, *shapes)]
 
 
 class ExactTables:
@@ -50,7 +57,7 @@ def assert_close(actual, expected, scale=0.0, rtol=1e-12):
 
     scale: the size of the terms that were added up, where a sum may be far smaller than they are.
     """
-    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    actual, expected, scale = (np.asarray(nn.to_numpy(a), np.float64) for a in (actual, expected, scale))
     error, bound = abs(actual - expected), rtol * (abs(expected) + scale)
     assert error.shape == actual.shape, f"shapes differ: {actual.shape} and {expected.shape}"
     if not (error <= bound).all():

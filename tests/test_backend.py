@@ -75,18 +75,24 @@ class Elsewhere:
         return np.ones(self.shape, self.dtype)
 
 
-def fake_cupy(ones):
-    """A CuPy whose arrays are made by the function `ones`."""
-    return types.SimpleNamespace(__name__="cupy", __version__="14.0", ones=ones, ndarray=Elsewhere)
+def fake_cupy(ones, driver=12080, runtime=12090):
+    """A CuPy whose arrays are made by the function `ones`; the versions of CUDA that its driver and it are for."""
+    versions = types.SimpleNamespace(driverGetVersion=lambda: driver, runtimeGetVersion=lambda: runtime)
+    return types.SimpleNamespace(
+        __name__="cupy", __version__="14.0", ones=ones, ndarray=Elsewhere, cuda=types.SimpleNamespace(runtime=versions)
+    )
 
 
-def no_driver(*shape, dtype):
-    raise OSError("cudaErrorInsufficientDriver")
+def insufficient(*shape, dtype):
+    raise OSError("cudaErrorInsufficientDriver")  # CuPy says so where there is none, too
 
 
 BROKEN = {
     "not installed": (None, r"CuPy, which cannot be imported .*pip install 'tinyddpm\[cuda12\]'"),
-    "no driver": (fake_cupy(no_driver), "CuPy 14.0 .* no GPU works .*OSError: cudaErrorInsuff.*nvidia-smi"),
+    "no driver": (fake_cupy(insufficient, driver=0), "CuPy 14.0 .* no NVIDIA driver; install.*OSError: cudaErrorInsuff"),
+    "an old driver": (fake_cupy(insufficient, 11040), "too old: it is for CUDA 11.4, CuPy for CUDA 12.9; update"),
+    "a GPU that is in a bad way": (fake_cupy(insufficient), "no GPU works: check nvidia-smi .*OSError: cudaErrorInsuff"),
+    "no CUDA at all": (types.SimpleNamespace(__version__="14.0"), "no GPU works: check nvidia-smi .*AttributeError"),
     "wrong sums": (fake_cupy(lambda shape, dtype: np.zeros(shape, dtype)), "sum of 0.0, not 64"),
 }
 
@@ -136,5 +142,13 @@ def test_numpy_and_cupy_arrays_do_not_mix(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     assert to_numpy(Elsewhere()).tolist() == [[1, 1], [1, 1]]
     assert nn.Tensor(Elsewhere()).xp is cupy
-    with pytest.raises(TypeError, match="devices differ: numpy and cupy; move one with nn.to_device"):
+    with pytest.raises(TypeError, match=r"add: devices differ: float32 \(2, 2\) of numpy, float32 \(2, 2\) of cupy; .* nn.to_device"):
         nn.Tensor(np.ones((2, 2), np.float32)) + Elsewhere()
+    images, row, there = np.ones((1, 4, 4, 2), np.float32), np.ones(2, np.float32), nn.Tensor(Elsewhere())
+    for op, call in {
+        "matmul": lambda x: x @ there, "mse": lambda x: nn.mse(x, there), "where": lambda x: nn.where(row > 0, x, there),
+        "conv2d": lambda x: nn.conv2d(nn.Tensor(images), there, x), "norm": lambda x: nn.layer_norm(x, x, there),
+        "concatenate": lambda x: nn.concatenate([x, there]),
+    }.items():  # fmt: skip
+        with pytest.raises(TypeError, match=f"{op}: devices differ: float32 .* of numpy, float32 .* of cupy"):
+            call(nn.Tensor(row))

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from device import there
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import assert_close, normal_arrays, numbers, schedules, schedules_and_t, seeds
@@ -92,9 +93,9 @@ def test_e19_hybrid_objective_adds_the_term_at_the_learned_variance(case, seed, 
     schedule, t = case
     eps, eps_hat, x0, x0_hat = normal_arrays(seed, *[(2, 3)] * 4)
     low, high = variance_table(schedule, "beta_tilde")[t], schedule.beta[t]
-    variance = np.full((2, 3), high**fraction * low ** (1 - fraction))
+    variance = there(np.full((2, 3), high**fraction * low ** (1 - fraction)))
     term = step_kl(schedule, x0, x0_hat, t, variance)
-    fractions = np.full((2, 3), fraction)
+    fractions = there(np.full((2, 3), fraction))
     for options, weight in (({}, 0.001), ({"weight": 0.5}, 0.5)):
         found = l_hybrid(schedule, eps, eps_hat, x0, x0_hat, t, fractions, **options)
         assert_close(found, l_simple(eps, eps_hat) + weight * schedule.T * term)
@@ -106,7 +107,7 @@ def test_e19_hybrid_objective_adds_the_term_at_the_learned_variance(case, seed, 
 @given(schedules, variances, seeds)
 def test_e21_reconstruction_is_the_decoder_around_the_prediction(schedule, variance, seed):
     (noise,) = normal_arrays(seed, (2, 3))
-    x0 = np.array([[-1.0, 1 / 255, 1.0], [-1 / 255, -1.0, 1.0]])
+    x0 = there([[-1.0, 1 / 255, 1.0], [-1 / 255, -1.0, 1.0]])
     x1 = q_sample(schedule, x0, 1, noise)
     p = Gaussian(x1 / 2, variance_table(schedule, variance)[1])
     assert_close(reconstruction_term(schedule, half, x0, noise, variance), -discretised_log_prob(p, x0))
@@ -124,7 +125,7 @@ def test_e21_reconstruction_is_the_decoder_around_the_prediction(schedule, varia
 @pytest.mark.parametrize("options", [{}, {"variance": "beta"}, {"clip": (-0.3, 0.3)}])
 def test_e14_bound_is_made_of_its_terms_each_with_its_own_noise(T, options):
     schedule = NoiseSchedule.linear(T)
-    x0 = np.array([[-1.0, 1 / 255, 1.0], [-1 / 255, -1.0, 1.0]])
+    x0 = there([[-1.0, 1 / 255, 1.0], [-1 / 255, -1.0, 1.0]])
     noise = dict(enumerate(normal_arrays(0, *[(2, 3)] * (T + 1))))
     bound = variational_bound(schedule, half, x0, noise.get, **options)
     assert bound.denoising.shape == (T + 1, 2) and (bound.denoising[:2] == 0).all()

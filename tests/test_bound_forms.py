@@ -3,7 +3,7 @@ import math
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import assert_close, drawn_schedules, normal_arrays, schedules_and_t, seeds
+from strategies import assert_close, drawn_schedules, host_arrays, normal_arrays, schedules_and_t, seeds
 
 from tinyddpm import Gaussian, NoiseSchedule, p_mean_variance
 from tinyddpm.bound_forms import (
@@ -24,7 +24,7 @@ small_schedules = drawn_schedules.filter(lambda schedule: schedule.T <= 12)
 
 def linear_model(schedule, seed):
     """p(x_{t-1} | x_t) = N(c_t x_t + e_t, s2_t I) with everything drawn; and c, s2."""
-    c, e, log_s2 = normal_arrays(seed, *[schedule.T + 1] * 3)
+    c, e, log_s2 = host_arrays(seed, *[schedule.T + 1] * 3)
     s2 = np.exp(log_s2)
     return (lambda xt, t: Gaussian(c[t] * xt + e[t], s2[t])), c, s2
 

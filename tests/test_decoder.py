@@ -4,6 +4,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from device import there
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import assert_close, normal_arrays, numbers, seeds
@@ -104,7 +105,7 @@ def test_e21_bins_reach_half_way_and_the_outer_ones_to_infinity():
 @given(seeds, st.floats(0.01, 3))
 def test_e21_gradient_is_that_of_the_log_probability(seed, sigma):
     mean = normal_arrays(seed, (256, 1))[0]
-    x0, variance, h = all_bins(256), sigma**2, 1e-5
+    x0, variance, h = there(all_bins(256)), sigma**2, 1e-5
     by_mean, by_log_variance = discretised_log_prob_gradient(Gaussian(mean, variance), x0)
 
     def slope(p_plus, p_minus):

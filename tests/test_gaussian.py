@@ -3,10 +3,12 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from device import there
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import assert_close, normal_arrays, numbers, seeds
+from strategies import assert_close, host_arrays, normal_arrays, numbers, seeds
 
+import nn
 from tinyddpm.gaussian import STANDARD_NORMAL, Gaussian, exp, gaussian_kl, log, sum_per_sample
 
 variances = st.floats(math.log(1e-4), math.log(1e4)).map(math.exp)
@@ -24,13 +26,13 @@ def expectation(p, f):
     """
     d = p.mean.shape[1]
     step = np.concatenate([np.eye(d), -np.eye(d)]) * math.sqrt(d)
-    return np.mean([f(p.sample(np.broadcast_to(s, p.mean.shape))) for s in step], axis=0)
+    return np.mean([nn.to_numpy(f(p.sample(there(np.broadcast_to(s, p.mean.shape))))) for s in step], axis=0)
 
 
 @given(seeds)
 def test_e12_log_prob_is_the_log_of_the_density(seed):
     p, q = gaussians(seed)
-    expected = sum_per_sample(np.vectorize(log_density)(p.mean, p.variance, q.mean))
+    expected = sum_per_sample(np.vectorize(log_density)(*map(nn.to_numpy, (p.mean, p.variance, q.mean))))
     assert_close(p.log_prob(q.mean), expected, scale=20.0)
 
 
@@ -98,8 +100,8 @@ def test_e11_full_covariance_kl_equals_the_diagonal_one_and_ignores_affine_maps(
     p, q = gaussians(seed)
     diagonals = [np.stack([np.diag(v) for v in g.variance]) for g in (p, q)]
     assert_close(gaussian_kl(p.mean, diagonals[0], q.mean, diagonals[1]), p.kl(q), scale=10.0)
-    rotation, b = np.linalg.qr(normal_arrays(seed + 1, (4, 4))[0])[0], 0.5
-    a = rotation * np.array([0.5, 1.0, 1.5, 2.0])
+    rotation, b = np.linalg.qr(host_arrays(seed + 1, (4, 4))[0])[0], 0.5
+    a = there(rotation * np.array([0.5, 1.0, 1.5, 2.0]))
     mapped = [(g.mean @ a.T + b, a @ c @ a.T) for g, c in zip((p, q), diagonals, strict=True)]
     kl = gaussian_kl(*mapped[0], *mapped[1])
     assert kl.shape == (3,)

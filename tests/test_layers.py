@@ -1,11 +1,22 @@
 """Layers: which parameters are found and by what names, saving and restoring, what each layer computes."""
 
+import device
 import numpy as np
 import pytest
+from device import there
 
 import nn
 from nn import Module, Tensor, gradients, ops
 from nn.conv import conv2d_loops
+
+
+def moved(layer):
+    """The layer on the device that the tests run on."""
+    return layer.to(device.xp)
+
+
+def tensor(array):
+    return Tensor(there(array))
 
 
 def rng(seed=0):
@@ -16,12 +27,13 @@ class Net(Module):
     """One of everything a parameter may sit in."""
 
     def __init__(self):
-        self.scale = Tensor(np.ones(2, np.float32), requires_grad=True)
-        self.frozen = Tensor(np.ones(2, np.float32))
+        self.scale = Tensor(there(np.ones(2, np.float32)), requires_grad=True)
+        self.frozen = Tensor(there(np.ones(2, np.float32)))
         self.blocks = [{"conv": nn.Conv2d(1, 2, rng=rng()), "drop": nn.Dropout(0.5)}, nn.GroupNorm(2, 1)]
         self.pair = (nn.Linear(2, 3, rng=rng()), None)
         self.size = 3
         self.again = self.blocks[1]
+        self.to(device.xp)
 
 
 NAMES = ["scale", "blocks.0.conv.weight", "blocks.0.conv.bias", "blocks.1.weight", "blocks.1.bias",
@@ -84,7 +96,7 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(spoil, words):
 
 
 def test_astype_converts_every_parameter_and_to_leaves_them_where_they_are():
-    net = Net().astype(np.float64).to(np)
+    net = Net().astype(np.float64).to(device.xp)
     assert {p.dtype for p in net.parameters()} == {np.dtype(np.float64)}
 
 
@@ -108,29 +120,30 @@ LAYERS = {
 @pytest.mark.parametrize("layer, shape, expected", LAYERS.values(), ids=LAYERS.keys())
 def test_a_layer_computes_what_its_parameters_say(layer, shape, expected):
     x = rng(1).standard_normal(shape).astype(np.float32)
-    np.testing.assert_allclose(layer(Tensor(x)).data, expected(x, layer.state_dict()), rtol=1e-5, atol=1e-6)
+    moved(layer) if isinstance(layer, Module) else None
+    np.testing.assert_allclose(layer(tensor(x)).data, expected(x, layer.state_dict()), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("silu", [False, True])
 def test_group_norm_applies_silu_where_it_is_told_to(silu):
-    layer, x = nn.GroupNorm(4, 2, silu=silu), Tensor(rng(1).standard_normal((2, 3, 3, 4)).astype(np.float32))
+    layer, x = moved(nn.GroupNorm(4, 2, silu=silu)), tensor(rng(1).standard_normal((2, 3, 3, 4)).astype(np.float32))
     expected = nn.group_norm(x, layer.weight, layer.bias, 2)
     expected = nn.silu(expected) if silu else expected
     np.testing.assert_allclose(layer(x).data, expected.data, rtol=1e-5, atol=1e-6)
 
 
 def test_a_convolution_takes_a_bias_of_each_sample_in_place_of_its_own():
-    x, bias = Tensor(np.ones((3, 4, 4, 1), np.float32)), Tensor(np.arange(6, dtype=np.float32).reshape(3, 2))
-    with_its_own, without = nn.Conv2d(1, 2, rng=rng()), nn.Conv2d(1, 2, rng=rng(), bias=False)
+    x, bias = tensor(np.ones((3, 4, 4, 1), np.float32)), tensor(np.arange(6, dtype=np.float32).reshape(3, 2))
+    with_its_own, without = moved(nn.Conv2d(1, 2, rng=rng())), moved(nn.Conv2d(1, 2, rng=rng(), bias=False))
     with_its_own.bias.data += 5
-    expected = conv2d_loops(x.data, without.weight.data, bias.data, 1, 1)
+    expected = conv2d_loops(*(nn.to_numpy(a.data) for a in (x, without.weight, bias)), 1, 1)
     for layer in (with_its_own, without):
         np.testing.assert_allclose(layer(x, bias=bias).data, expected, rtol=1e-5, atol=1e-6)
     assert list(without.named_parameters()) == ["weight"]
 
 
 def test_embedding_looks_up_rows_and_adds_the_gradients_of_those_looked_up_twice():
-    layer = nn.Embedding(4, 3, rng=rng())
+    layer = moved(nn.Embedding(4, 3, rng=rng()))
     y = layer(np.array([[2, 0], [2, 1]]))
     np.testing.assert_array_equal(y.data, layer.weight.data[[[2, 0], [2, 1]]])
     (found,) = gradients(y.sum(), layer.parameters())
@@ -138,21 +151,22 @@ def test_embedding_looks_up_rows_and_adds_the_gradients_of_those_looked_up_twice
 
 
 def test_dropout_drops_in_training_only():
-    layer, x = nn.Dropout(0.5), Tensor(np.ones((4, 50), np.float32))
+    layer, x = nn.Dropout(0.5), tensor(np.ones((4, 50), np.float32))
     assert layer.eval()(x) is x
     with nn.random_state(0, 0, range(4)):
-        assert set(np.unique(layer.train()(x).data)) == {0, 2}
+        assert set(np.unique(nn.to_numpy(layer.train()(x).data))) == {0, 2}
 
 
 def test_attention_is_what_its_heads_say_one_by_one():
-    layer, x = nn.Attention(6, heads=3, rng=rng()), rng(1).standard_normal((2, 5, 6)).astype(np.float32)
-    qkv = x @ layer.to_qkv.weight.data + layer.to_qkv.bias.data
+    layer, x = moved(nn.Attention(6, heads=3, rng=rng())), rng(1).standard_normal((2, 5, 6)).astype(np.float32)
+    weights = layer.state_dict()
+    qkv = x @ weights["to_qkv.weight"] + weights["to_qkv.bias"]
     mixed = np.zeros_like(x)
     for head in range(3):
         q, k, v = (Tensor(qkv[..., 6 * part + 2 * head : 6 * part + 2 * head + 2]) for part in range(3))
         mixed[..., 2 * head : 2 * head + 2] = ops.attention(q, k, v).data
-    expected = mixed @ layer.to_out.weight.data + layer.to_out.bias.data
-    np.testing.assert_allclose(layer(Tensor(x)).data, expected, rtol=1e-5, atol=1e-6)
+    expected = mixed @ weights["to_out.weight"] + weights["to_out.bias"]
+    np.testing.assert_allclose(layer(tensor(x)).data, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_attention_refuses_heads_that_do_not_divide_its_channels():
@@ -162,7 +176,7 @@ def test_attention_refuses_heads_that_do_not_divide_its_channels():
 
 def test_linear_refuses_an_input_of_another_width():
     with pytest.raises(ValueError, match=r"\(2, 5\) @ \(3, 4\)"):
-        nn.Linear(3, 4, rng=rng())(Tensor(np.ones((2, 5), np.float32)))
+        moved(nn.Linear(3, 4, rng=rng()))(tensor(np.ones((2, 5), np.float32)))
 
 
 # ==== how layers start ====

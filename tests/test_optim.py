@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from device import there
 
 import nn
 from nn import Tensor, optim
@@ -13,15 +14,15 @@ SHAPES = [(3, 4), (5,), (1,), (2, 2, 3)]
 
 def parameters(seed=0, dtype=np.float64, shapes=SHAPES):
     rng = np.random.default_rng(seed)
-    return [Tensor(rng.standard_normal(shape).astype(dtype), requires_grad=True) for shape in shapes]
+    return [Tensor(there(rng.standard_normal(shape).astype(dtype)), requires_grad=True) for shape in shapes]
 
 
 def gradients(steps, size=30, dtype=np.float64):
-    return np.random.default_rng(1).standard_normal((steps, size)).astype(dtype)
+    return there(np.random.default_rng(1).standard_normal((steps, size)).astype(dtype))
 
 
 def flat(tensors):
-    return np.concatenate([p.data.reshape(-1) for p in tensors])
+    return np.concatenate([nn.to_numpy(p.data).reshape(-1) for p in tensors])
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +71,7 @@ def test_each_entry_takes_the_steps_of_the_paper(kind, by_hand, settings, rate):
     for g in gs:
         optimiser.step(g.copy())
     rate = rate if callable(rate) else nn.constant(rate)
-    expected = [by_hand(p, gs[:, i], rate, **settings) for i, p in enumerate(start)]
+    expected = [by_hand(p, nn.to_numpy(gs)[:, i], rate, **settings) for i, p in enumerate(start)]
     np.testing.assert_allclose(flat(ps), expected, rtol=1e-12, atol=1e-13)
 
 
@@ -94,7 +95,7 @@ def test_steps_are_those_of_pytorch(name, settings):
     peer = getattr(torch.optim, name)([theirs], lr=0.1, **settings)
     for g in gs:
         ours.step(g)
-        theirs.grad = torch.from_numpy(g)
+        theirs.grad = torch.from_numpy(nn.to_numpy(g))
         peer.step()
     np.testing.assert_allclose(flat(ps), theirs.detach().numpy(), rtol=1e-12, atol=1e-13)
 
@@ -143,9 +144,9 @@ def test_parameters_that_do_not_go_together_are_refused():
 def test_a_gradient_that_does_not_fit_is_refused():
     optimiser = nn.SGD(parameters(), 0.1)
     with pytest.raises(ValueError, match=r"\(29,\) float64, the parameters \(30,\)"):
-        optimiser.step(np.zeros(29))
+        optimiser.step(there(np.zeros(29)))
     with pytest.raises(ValueError, match="float32, the parameters .* float64"):
-        optimiser.step(np.zeros(30, np.float32))
+        optimiser.step(there(np.zeros(30, np.float32)))
 
 
 USES = {
@@ -179,7 +180,7 @@ def test_a_restored_optimiser_goes_on_bit_for_bit(kind, by_hand, settings):
         through.step(g)
     again = parameters(seed=7, dtype=np.float32)
     resumed = kind(again, rate, **settings)
-    resumed.flat[...] = weights
+    resumed.flat[...] = there(weights)
     resumed.load_state_dict(state)
     for g in gs[6:]:
         resumed.step(g)
@@ -243,14 +244,15 @@ def test_a_decay_that_does_not_average_is_refused(decay):
 
 
 def test_clipping_returns_the_norm_and_shortens_only_what_is_longer():
-    g = np.array([3.0, 4.0])
+    g = there([3.0, 4.0])
     assert nn.clip_by_global_norm(g, 6) == 5
     assert g.tolist() == [3, 4]
     assert nn.clip_by_global_norm(g, 1) == 5
     np.testing.assert_allclose(g, [0.6, 0.8], rtol=1e-15)
-    assert nn.clip_by_global_norm(np.zeros(2), 1) == 0
+    assert nn.clip_by_global_norm(there(np.zeros(2)), 1) == 0
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_is_refused(bad):
     with pytest.raises(FloatingPointError, match="norm is (nan|inf)"):

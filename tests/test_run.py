@@ -10,7 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from small import BITS_CONFIG, CONFIG, pictures
+from strict_device import installed, strict
 
+import nn
 from tinyddpm import checkpoint, cli, data, run
 from tinyddpm.data import Dataset
 from tinyddpm.model import ModelConfig
@@ -167,6 +169,8 @@ def test_what_bits_do_not_have_is_refused_with_what_they_have(bits, capsys, tmp_
         (["sample", "nowhere", "--out", "x.png"], "no such checkpoint"),
         (["evaluate", "RUN", "--images", "100000"], "--images"),
         (["train", "--out", "RUN", "--steps", "3"], "--resume"),
+        (["train", "--out", "nowhere", "--precision", "bf16"], "precision bf16 needs a GPU"),
+        (["sample", "RUN", "--out", "x.png", "--precision", "tf32"], "only fp32: use --device cuda or --precision fp32"),
         (["train", "--out", "RUN", "--resume", "--steps", "9", "--batch", "5"], "batch"),
         (["train", "--out", "nowhere", "--resume", "--steps", "9"], "no such checkpoint"),
     ],
@@ -177,6 +181,23 @@ def test_mistakes_are_answered_in_one_line_with_status_1(finished, capsys, tmp_p
     error = capsys.readouterr().err
     assert "tinyddpm: error:" in error and words in error
     assert not list(tmp_path.glob("x.*"))
+
+
+def test_the_whole_program_runs_on_a_device_that_refuses_arrays_of_the_host(squares, tmp_path, monkeypatch):
+    monkeypatch.setattr(nn, "choose_device", lambda device: strict)
+    with installed(), nn.kernels.plain_versions():
+        run.train_run(tmp_path, CONFIG, steps=3, save_seconds=0, picture_seconds=0)
+        assert len(run.plot_run(tmp_path, images=10)) == 9
+        run.sample_run(tmp_path, tmp_path / "x.npz", n=3, labels=[1], guidance_scale=2.0, steps=3)
+        run.evaluate_run(tmp_path, images=4, draws=1)
+
+
+def test_auto_says_which_device_it_took(finished, tmp_path, monkeypatch, capsys):
+    for cupy, words in ((np, "took the CPU"), (strict, "took the GPU (CuPy strict)")):
+        monkeypatch.setattr(nn, "choose_device", lambda device, cupy=cupy: cupy)
+        with installed(), nn.kernels.plain_versions():
+            assert command("sample", finished, "--n", 1, "--steps", 1, "--device", "auto", "--out", tmp_path / "x.npz") == 0
+        assert f"--device auto {words}" in capsys.readouterr().out
 
 
 def test_a_damaged_checkpoint_is_refused_by_every_command(finished, capsys):

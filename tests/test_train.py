@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import device
 import numpy as np
 import pytest
+from device import there
 from small import BITS_CONFIG, CONFIG, SMALL, pictures
 
+import nn
 from tinyddpm.checkpoint import CheckpointError
 from tinyddpm.model import DiffusionModel, ModelConfig, shard_size, timesteps_for
 from tinyddpm.train import TrainConfig, Trainer, learning_rate, load_model
@@ -13,8 +16,8 @@ from tinyddpm.train import TrainConfig, Trainer, learning_rate, load_model
 either = pytest.mark.parametrize("config", [CONFIG, BITS_CONFIG], ids=["gaussian", "binomial"])
 
 
-def trainer(config=CONFIG, xp=np, **options):
-    return Trainer(config, *pictures(), xp=xp, **options)
+def trainer(config=CONFIG, **options):
+    return Trainer(config, *pictures(), xp=device.xp, **options)
 
 
 def state(t):
@@ -28,15 +31,15 @@ def assert_same(a, b):
 
 
 @either
-def test_resuming_continues_bit_for_bit(config, xp, tmp_path):
-    whole = trainer(config, xp=xp)
+def test_resuming_continues_bit_for_bit(config, tmp_path):
+    whole = trainer(config)
     for _ in whole.run(steps=6):
         pass
-    half = trainer(config, xp=xp)
+    half = trainer(config)
     for _ in half.run(steps=3):
         pass
     half.save(tmp_path / "c.npz")
-    resumed = trainer(config, xp=xp)
+    resumed = trainer(config)
     resumed.restore(tmp_path / "c.npz")
     for _ in resumed.run(steps=6):
         pass
@@ -46,14 +49,15 @@ def test_resuming_continues_bit_for_bit(config, xp, tmp_path):
 def test_dropout_draws_the_same_numbers_after_a_resume(tmp_path):
     config = replace(CONFIG, model=replace(SMALL, unet={**SMALL.unet, "dropout": 0.5}))
     whole, half, resumed = trainer(config), trainer(config), trainer(config)
-    losses = [loss for _, loss in whole.run(steps=4)]
+    losses = [float(loss) for _, loss in whole.run(steps=4)]
     assert len(list(half.run(steps=2))) == 2
     half.save(tmp_path / "c.npz")
     resumed.restore(tmp_path / "c.npz")
-    assert [loss for _, loss in resumed.run(steps=4)] == losses[2:]
+    assert [float(loss) for _, loss in resumed.run(steps=4)] == losses[2:]
 
 
 @either
+@pytest.mark.cpu
 def test_the_number_of_workers_changes_nothing(config):
     one, three = trainer(config, workers=1), trainer(config, workers=3)
     one.model.parallel.shard = three.model.parallel.shard = 2
@@ -65,24 +69,25 @@ def test_the_number_of_workers_changes_nothing(config):
 def test_the_first_loss_of_an_eps_network_is_the_mean_square_of_the_noise():
     t = trainer(replace(CONFIG, model=replace(SMALL, prediction="eps")))
     _, _, _, noise = t.batch(0)
-    assert t.step() == pytest.approx(float((noise**2).mean()), rel=1e-6)
+    assert float(t.step()) == pytest.approx(float((noise**2).mean()), rel=1e-6)
 
 
 @either
 def test_training_lowers_the_loss(config):
     t = trainer(replace(config, learning_rate=5e-3, warmup_steps=5))
-    losses = [loss for _, loss in t.run(steps=60)]
+    list(t.run(steps=60))
+    losses = t.losses
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
 
 
 def test_an_epoch_visits_every_image_once():
     t = trainer()
-    seen = np.concatenate([t.batch(step)[0] for step in range(5)])
+    seen = np.concatenate([nn.to_numpy(t.batch(step)[0]) for step in range(5)])
     images = pictures()[0]
     expected = np.sort(images.reshape(40, -1).astype(np.float32) @ np.arange(64, dtype=np.float32))
     found = np.sort(np.rint((seen.reshape(40, -1) + 1) * 127.5) @ np.arange(64, dtype=np.float32))
     np.testing.assert_array_equal(found, expected)
-    assert not np.array_equal(t.batch(0)[0], t.batch(5)[0])  # the next epoch has another order
+    assert (t.batch(0)[0] != t.batch(5)[0]).any()  # the next epoch has another order
 
 
 def test_timesteps_cover_the_range_evenly_and_depend_on_seed_and_step_alone():
@@ -112,11 +117,11 @@ def test_a_loaded_model_has_the_averaged_weights(tmp_path):
     t = trainer()
     list(t.run(steps=3))
     t.save(tmp_path / "c.npz")
-    model, config = load_model(tmp_path / "c.npz")
+    model, config = load_model(tmp_path / "c.npz", device.xp)
     assert config == t.config
-    flat = np.concatenate([p.data.reshape(-1) for p in model.network.parameters()])
+    flat = np.concatenate([a.reshape(-1) for a in model.network.state_dict().values()])
     np.testing.assert_array_equal(flat, t.ema.average)
-    last, _ = load_model(tmp_path / "c.npz", average=False)
+    last, _ = load_model(tmp_path / "c.npz", device.xp, average=False)
     for name, array in t.model.network.state_dict().items():
         np.testing.assert_array_equal(array, last.network.state_dict()[name])
 
@@ -141,6 +146,7 @@ def test_a_file_of_another_program_is_refused(tmp_path):
         load_model(tmp_path / "c.npz")
 
 
+@pytest.mark.cpu
 def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change():
     t = trainer()
     before = state(t)
@@ -192,8 +198,9 @@ def model(config=CONFIG):
 def test_an_image_does_not_depend_on_the_batch_it_is_drawn_in(config):
     m, labels = model(config), np.arange(6) % 4
     together = m.generate(6, labels, seed=3)
-    np.testing.assert_array_equal(together, m.generate(6, labels, seed=3, batch=4))
-    np.testing.assert_array_equal(together[:2], m.generate(2, labels[:2], seed=3))
+    levels = 0 if device.xp is np else 1  # a GPU's matrix products may round otherwise in another batch
+    for alone in (m.generate(6, labels, seed=3, batch=4), m.generate(2, labels[:2], seed=3)):
+        assert abs(together[: len(alone)].astype(int) - alone).max() <= levels
     assert not np.array_equal(together, m.generate(6, labels, seed=4))
 
 
@@ -206,12 +213,12 @@ def test_every_sampler_draws_uint8_images(sampler):
 def test_guidance_is_linear_between_the_null_and_the_conditional_prediction():
     m = model()
     for p in m.network.parameters():
-        p.data[...] = p.data + 0.05 * np.random.default_rng(1).standard_normal(p.shape, dtype=np.float32)
-    xt, labels = np.random.default_rng(0).standard_normal((2, 8, 8, 1), dtype=np.float32), np.array([0, 3])
+        p.data += there(np.float32(0.05) * np.random.default_rng(1).standard_normal(p.shape, dtype=np.float32))
+    xt, labels = there(np.random.default_rng(0).standard_normal((2, 8, 8, 1), dtype=np.float32)), np.array([0, 3])
     at = {s: m.denoiser(labels, s)(xt, 9) for s in (0.0, 1.0, 3.0)}
     np.testing.assert_allclose(at[3.0], at[0.0] + 3 * (at[1.0] - at[0.0]), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(at[0.0], m.denoiser()(xt, 9), rtol=1e-5, atol=1e-6)
-    assert np.abs(at[1.0] - at[0.0]).max() > 1e-3
+    assert float(abs(at[1.0] - at[0.0]).max()) > 1e-3
 
 
 def test_options_of_sampling_that_make_no_sense_are_refused():
@@ -221,7 +228,7 @@ def test_options_of_sampling_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         m.generate(0)
     with pytest.raises(ValueError, match="without classes"):
-        DiffusionModel(replace(SMALL, classes=0)).denoiser(np.zeros(2, int))
+        DiffusionModel(replace(SMALL, classes=0), device.xp).denoiser(np.zeros(2, int))
 
 
 def test_kept_states_are_images_of_the_steps_asked_for():
@@ -251,7 +258,7 @@ def test_the_evaluation_with_all_timesteps_equals_the_bound_term_by_term():
 def test_loss_per_timestep_of_an_untrained_eps_network_is_the_mean_square_of_the_noise():
     from tinyddpm.evaluate import loss_per_timestep
 
-    m = DiffusionModel(replace(SMALL, prediction="eps"))
+    m = DiffusionModel(replace(SMALL, prediction="eps"), device.xp)
     t, loss = loss_per_timestep(m, pictures(30)[0], points=5)
     np.testing.assert_array_equal(t, [1, 6, 10, 15, 20])
     np.testing.assert_allclose(loss, [float((m.noise(0, "loss per t", int(k), np.arange(30)) ** 2).mean()) for k in t],

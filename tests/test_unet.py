@@ -1,7 +1,9 @@
 """The network: it starts at zero, takes the sizes it says it takes, hears its timestep and its class."""
 
+import device
 import numpy as np
 import pytest
+from device import there
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,19 +17,19 @@ CLASSES = UNetConfig(width=8, multipliers=(1, 2), groups=4, classes=3)
 
 
 def images(n=2, h=8, w=8, c=1, seed=0, dtype=np.float32):
-    return np.random.default_rng(seed).standard_normal((n, h, w, c)).astype(dtype)
+    return there(np.random.default_rng(seed).standard_normal((n, h, w, c)).astype(dtype))
 
 
 def awake(network, seed=1):
-    """The network with random numbers in all its parameters, those that start at zero too."""
+    """The network on the device, with random numbers in all its parameters, those that start at zero too."""
     rng = np.random.default_rng(seed)
-    for p in network.parameters():
-        p.data += 0.1 * rng.standard_normal(p.shape).astype(p.dtype)
+    for p in network.to(device.xp).parameters():
+        p.data += there(0.1 * rng.standard_normal(p.shape).astype(p.dtype))
     return network
 
 
 def differ(a, b):
-    return abs(a.data - b.data).max() > 1e-3
+    return float(abs(a.data - b.data).max()) > 1e-3
 
 
 # ==== at the start ====
@@ -44,7 +46,7 @@ def test_an_untrained_network_predicts_zero_so_that_the_loss_starts_at_the_noise
 
 def test_the_first_step_changes_the_last_convolution_alone():
     """All other gradients pass through its zeros; one step later they flow everywhere."""
-    network, x, eps = UNet(SMALL), images(), images(seed=1)
+    network, x, eps = UNet(SMALL).to(device.xp), images(), images(seed=1)
     names, parameters = list(network.named_parameters()), network.parameters()
     found = gradients(nn.mse(network(x, np.array([1, 9])), eps), parameters)
     assert {name for name, g in zip(names, found, strict=True) if g.any()} == {"last.weight", "last.bias"}
@@ -81,7 +83,7 @@ def test_two_blocks_a_level():
 @pytest.mark.parametrize("t", [np.array([0, 1]), np.array([1, 1001]), np.array([1.0, 2.0])])
 def test_timesteps_that_are_not_integers_in_range_are_refused(t):
     with pytest.raises(ValueError, match="t must be integers in 1..1000"):
-        UNet(SMALL)(images(2), t)
+        UNet(SMALL).to(device.xp)(images(2), t)
 
 
 def test_a_float64_network_computes_in_float64():
@@ -98,7 +100,7 @@ def test_samples_do_not_see_one_another():
     together = network(x, t, labels).data
     for i in range(4):
         alone = network(x[i : i + 1], t[i : i + 1], labels[i : i + 1]).data[0]
-        np.testing.assert_allclose(alone, together[i], rtol=0, atol=1e-4 * abs(together).max())
+        np.testing.assert_allclose(alone, together[i], rtol=0, atol=1e-4 * float(abs(together).max()))
 
 
 def test_every_pixel_hears_every_other_through_the_attention():
@@ -115,6 +117,11 @@ def test_the_timestep_and_the_class_are_heard_and_no_label_is_the_null_class():
     assert differ(y, network(x, t, np.array([2, 2])))
     np.testing.assert_array_equal(network(x, t).data, network(x, t, np.array([3, 3])).data)
     assert differ(y, network(x, t))
+
+
+def test_timesteps_and_labels_may_live_on_either_side():
+    network, x, t, labels = awake(UNet(CLASSES)), images(), np.array([7, 9]), np.array([0, 2])
+    np.testing.assert_array_equal(network(x, there(t), there(labels)).data, network(x, t, labels).data)
 
 
 def test_an_array_and_a_tensor_are_the_same_input_and_gradients_reach_it():
@@ -140,7 +147,7 @@ def test_the_gradient_of_the_whole_network_is_that_of_central_differences():
     x = Tensor(images(h=4, w=4, dtype=np.float64), requires_grad=True)
     cotangent = images(h=4, w=4, seed=1, dtype=np.float64)
     leaves, rng = [x, *network.parameters()], np.random.default_rng(0)
-    origins, directions = [p.data for p in leaves], [rng.standard_normal(p.shape) for p in leaves]
+    origins, directions = [p.data for p in leaves], [there(rng.standard_normal(p.shape)) for p in leaves]
 
     def value(step):
         for p, origin, direction in zip(leaves, origins, directions, strict=True):
@@ -194,17 +201,17 @@ REFUSED = {
 @pytest.mark.parametrize("config, arguments, words", REFUSED.values(), ids=REFUSED.keys())
 def test_what_does_not_fit_is_refused_with_a_reason(config, arguments, words):
     with pytest.raises(ValueError, match=words):
-        UNet(config)(*arguments)
+        UNet(config).to(device.xp)(*arguments)
 
 
 def test_a_class_it_does_not_know_is_refused():
     with pytest.raises(IndexError, match=r"must be in 0\.\.3, got 0\.\.4"):
-        UNet(CLASSES)(images(), T2, np.array([0, 4]))
+        UNet(CLASSES).to(device.xp)(images(), T2, np.array([0, 4]))
 
 
 def test_an_image_of_another_dtype_is_refused():
     with pytest.raises(TypeError, match="dtypes differ"):
-        UNet(SMALL)(images(dtype=np.float64), T2)
+        UNet(SMALL).to(device.xp)(images(dtype=np.float64), T2)
 
 
 @pytest.mark.parametrize("change, words", [

@@ -22,6 +22,8 @@ def main(argv=None):
 
 
 def _parser():
+    from nn import PRECISIONS
+
     from .process import PROCESSES
     from .reverse import SAMPLERS
     from .schedule import SCHEDULES
@@ -32,6 +34,8 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="command")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="where to compute")
+    shared.add_argument("--precision", choices=PRECISIONS, default="fp32",
+                        help="of matrix products on a GPU; all else is float32 (default fp32)")  # fmt: skip
     shared.add_argument("--workers", type=_positive, help="processes on the CPU (default: one for every core)")
     shared.add_argument("--seed", type=int, default=None, help="of everything random (default 0)")
     data = argparse.ArgumentParser(add_help=False)
@@ -70,6 +74,7 @@ def _parser():
     sample.add_argument("--guidance", type=float, default=1.0, help="guidance scale towards the labels (default 1: plain)")
     sample.add_argument("--sampler", choices=SAMPLERS, default="ancestral", help="(default ancestral)")
     sample.add_argument("--steps", type=_positive, help="timesteps to visit (default 100)")
+    sample.add_argument("--batch", type=_positive, default=128, help="images drawn at a time (default 128)")
 
     evaluate = commands.add_parser("evaluate", parents=[shared, data], help="the bound on test images, in bits/dim")
     evaluate.set_defaults(command=_evaluate)
@@ -77,6 +82,7 @@ def _parser():
     evaluate.add_argument("--images", type=_positive, default=1000, help="test images (default 1000)")
     evaluate.add_argument("--draws", type=_positive, default=4, help="timesteps drawn for each image (default 4)")
     evaluate.add_argument("--variance", choices=("beta_tilde", "beta"), help="sigma_t^2 (default beta_tilde)")
+    evaluate.add_argument("--batch", type=_positive, default=128, help="images at a time (default 128)")
     evaluate.add_argument("--no-clip", action="store_true", help="do not clip x0_hat to [-1, 1]")
 
     plot = commands.add_parser("plot", parents=[shared, data], help="draw the figures of a run")
@@ -111,7 +117,7 @@ def _train(arguments):
     if arguments.steps is None and minutes is None:
         minutes = 10.0
     run.train_run(arguments.out, config, arguments.steps, minutes, arguments.resume, arguments.device,
-                  arguments.data_dir, arguments.workers)  # fmt: skip
+                  arguments.data_dir, arguments.workers, arguments.precision)  # fmt: skip
     print(f"next: tinyddpm sample {arguments.out} --out samples.png")
 
 
@@ -142,7 +148,8 @@ def _sample(arguments):
 
     labels = arguments.labels if arguments.label is None else [arguments.label]
     run.sample_run(arguments.run, arguments.out, arguments.n, labels, arguments.guidance, arguments.sampler,
-                   arguments.steps, arguments.seed or 0, arguments.device, arguments.workers)  # fmt: skip
+                   arguments.steps, arguments.seed or 0, arguments.device, arguments.workers,
+                   arguments.precision, arguments.batch)  # fmt: skip
 
 
 def _evaluate(arguments):
@@ -150,14 +157,15 @@ def _evaluate(arguments):
 
     run.evaluate_run(arguments.run, arguments.images, arguments.draws, arguments.variance,
                      False if arguments.no_clip else None, arguments.seed or 0, arguments.device, arguments.data_dir,
-                     arguments.workers)  # fmt: skip
+                     arguments.workers, arguments.precision, arguments.batch)  # fmt: skip
 
 
 def _plot(arguments):
     from . import run
 
     for path in run.plot_run(arguments.run, arguments.out, arguments.device, arguments.data_dir,
-                             seed=arguments.seed or 0, workers=arguments.workers):  # fmt: skip
+                             seed=arguments.seed or 0, workers=arguments.workers,
+                             precision=arguments.precision):  # fmt: skip
         print(path)
 
 

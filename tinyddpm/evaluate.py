@@ -7,6 +7,7 @@ import numpy as np
 import nn
 
 from .bound import bits_per_dim
+from .model import enough_memory
 
 __all__ = ["Evaluation", "evaluate", "loss_per_timestep"]
 
@@ -49,12 +50,13 @@ def evaluate(model, images, labels=None, draws=4, variance=None, clip=None, seed
         rows = np.arange(start, min(start + batch, len(images)))
         x0 = model.process.data(nn.to_device(images[rows], model.xp))
         denoise = model.denoiser(None if labels is None else np.asarray(labels)[rows].astype(np.int64))
-        reconstruction = bound.reconstruction(denoise, x0, model.noise(seed, "L_0", 0, rows))
-        denoising = 0 * reconstruction
-        for draw in range(draws if T > 1 else 0):
-            t = _stratum(seed, draw, draws, rows, T)
-            noise = model.noise(seed, "L_t", draw, rows)
-            denoising = denoising + bound.denoising(denoise, x0, t, noise) * ((T - 1) / draws)
+        with enough_memory("evaluating", len(rows)):
+            reconstruction = bound.reconstruction(denoise, x0, model.noise(seed, "L_0", 0, rows))
+            denoising = 0 * reconstruction
+            for draw in range(draws if T > 1 else 0):
+                t = _stratum(seed, draw, draws, rows, T)
+                noise = model.noise(seed, "L_t", draw, rows)
+                denoising = denoising + bound.denoising(denoise, x0, t, noise) * ((T - 1) / draws)
         terms.append([nn.to_numpy(x) for x in (bound.prior(x0), denoising, reconstruction)])
     nats = np.concatenate(terms, axis=1).astype(np.float64)
     bits = bits_per_dim(nats, dimensions)

@@ -4,6 +4,7 @@ This is where the two halves meet: the mathematics takes a function `denoise(xt,
 becomes one. What its input and output mean, the process says.
 """
 
+import contextlib
 import functools
 from dataclasses import asdict, dataclass, field
 
@@ -15,7 +16,7 @@ from .loss import stratified_timesteps
 from .process import PROCESSES
 from .unet import PRESETS, UNet, UNetConfig
 
-__all__ = ["ModelConfig", "DiffusionModel", "timesteps_for"]
+__all__ = ["ModelConfig", "DiffusionModel", "timesteps_for", "enough_memory"]
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,12 @@ class ModelConfig:
 class DiffusionModel:
     """A network and the process it reverses. Arrays in and out are NHWC float32, NumPy's or CuPy's.
 
-    xp: numpy or cupy, where the network lives. workers: for `nn.Parallel`; None for all cores.
+    xp: numpy or cupy, where the network lives. workers: for `nn.Parallel`; None for all cores. precision: of matrix
+    products, see `nn.precision`, which raises ValueError for one that `xp` does not have.
     """
 
-    def __init__(self, config, xp=np, workers=None):
-        self.config, self.xp = config, xp
+    def __init__(self, config, xp=np, workers=None, precision="fp32"):
+        self.config, self.xp, self.precision = config, xp, nn.check_precision(precision, xp)
         self.process = PROCESSES[config.diffusion](config.schedule, config.T, config.prediction)
         self.schedule = self.process.schedule
         self.network = UNet(config.unet_config(), config.seed).to(xp)
@@ -83,12 +85,16 @@ class DiffusionModel:
         """
         xt = self.process.q_sample(x0, t, noise)
         loss = functools.partial(loss_of_output, self.process.loss, seed, step)
-        return self.parallel.loss_and_gradient(loss, self.network, np.arange(len(xt)), self.process.network_input(xt),
-                                               t, labels, *self.process.loss_inputs(x0, xt, t, noise))  # fmt: skip
+        inputs = np.arange(len(xt)), self.process.network_input(xt), t, labels
+        with nn.precision(self.precision):
+            return self.parallel.loss_and_gradient(
+                loss, self.network, *inputs, *self.process.loss_inputs(x0, xt, t, noise)
+            )
 
     def predict(self, xt, t, labels=None):
         """The network's output for xt (N, H, W, C) at t (N,), as an array, without gradients."""
-        return self.parallel.map(network_output, self.network, self.process.network_input(xt), t, labels)
+        with nn.precision(self.precision):
+            return self.parallel.map(network_output, self.network, self.process.network_input(xt), t, labels)
 
     def denoiser(self, labels=None, guidance_scale=1.0):
         """denoise(xt, t) -> x0_hat, as every sampler and bound in this project takes it.
@@ -131,7 +137,7 @@ class DiffusionModel:
         for start in range(0, n, batch):
             numbers = np.arange(start, min(start + batch, n))
             denoise = self.denoiser(None if labels is None else np.asarray(labels)[numbers], guidance_scale)
-            with nn.conv.reuse_filters():
+            with nn.conv.reuse_filters(), enough_memory("sampling", len(numbers)):
                 result = self.process.sample(
                     denoise, schedule, self.process.start(self.noise(seed, "x_T", 0, numbers)),
                     lambda t, numbers=numbers: self.noise(seed, "sampler", t, numbers), sampler, progress, keep,
@@ -157,6 +163,17 @@ def loss_of_output(loss, seed, step, network, samples, x, t, labels, *loss_input
     """loss(the network's output, *loss_inputs), a scalar Tensor. samples: their places in the batch."""
     with nn.random_state(seed, step, samples):
         return loss(network(x, t, labels), *loss_inputs)
+
+
+@contextlib.contextmanager
+def enough_memory(what, batch):
+    """Where there is not, on a GPU or not, MemoryError says for which batch, and what to do."""
+    try:
+        yield
+    except MemoryError as error:  # NumPy's and CuPy's are of this class
+        raise MemoryError(
+            f"{what}: not enough memory for a batch of {batch}; try a smaller --batch ({error})"
+        ) from error
 
 
 def shard_size(config):

@@ -1,6 +1,7 @@
 """Runs: a directory with one checkpoint and its pictures, and what the commands do with it. Next: cli.py."""
 
 import contextlib
+import math
 import signal
 import sys
 import time
@@ -35,7 +36,7 @@ def run_config(run):
 
 
 def train_run(run, config, steps=None, minutes=None, resume=False, device="cpu", data_dir=None, workers=None,
-              save_seconds=60.0, picture_seconds=150.0):  # fmt: skip
+              precision="fp32", save_seconds=60.0, picture_seconds=150.0):  # fmt: skip
     """Train in the directory `run` until `steps` steps are done in all or `minutes` have passed; returns the Trainer.
 
     Saves every `save_seconds` and at the end, draws a grid of samples every `picture_seconds`. On Ctrl-C or SIGTERM
@@ -44,15 +45,17 @@ def train_run(run, config, steps=None, minutes=None, resume=False, device="cpu",
     path = checkpoint_path(run)
     if path.exists() and not resume:
         raise FileExistsError(f"{path} exists: pass --resume to go on with that run, or another --out")
-    xp = nn.choose_device(device)
+    xp = _chosen(device)
+    nn.check_precision(precision, xp)  # before any data are fetched
     dataset = data.load(config.data, "train", data_dir)
     config = replace(config, data=dataset.name)  # "auto" becomes what it found
-    trainer = Trainer(config, dataset.images, dataset.labels, xp, workers)
+    trainer = Trainer(config, dataset.images, dataset.labels, xp, workers, precision)
     if resume:
         trainer.restore(path)
     parameters = sum(p.size for p in trainer.parameters)
     print(f"{dataset.name}: {len(dataset.images)} images; {config.model.preset} U-Net of {parameters:,} parameters on "
-          f"{xp.__name__}, {trainer.model.parallel.workers} workers; from step {trainer.steps_done}", flush=True)  # fmt: skip
+          f"{xp.__name__} in {precision}, {trainer.model.parallel.workers} workers; from step {trainer.steps_done}",
+          flush=True)  # fmt: skip
 
     start, first, saved, drawn = time.monotonic(), trainer.steps_done, time.monotonic(), time.monotonic()
     with _stop_on_signal() as stopped, _training_bar(trainer, steps, minutes) as show:
@@ -76,6 +79,14 @@ def train_run(run, config, steps=None, minutes=None, resume=False, device="cpu",
     if stopped:
         print(f"stopped; go on with: tinyddpm train --out {run} --resume " + _amount(steps, minutes))
     return trainer
+
+
+def _chosen(device):
+    """The array module of `device`; for "auto", says which it is."""
+    xp = nn.choose_device(device)
+    if device == "auto":
+        print("--device auto took " + ("the CPU" if xp is np else f"the GPU (CuPy {xp.__version__})"), flush=True)
+    return xp
 
 
 def _amount(steps, minutes):
@@ -103,18 +114,20 @@ def _stop_on_signal():
 
 @contextlib.contextmanager
 def _training_bar(trainer, steps, minutes):
-    """show(), to be called after every step: a bar with the loss, images/s and the time left."""
+    """show(), to be called after every step: a bar with the loss as last read, images/s and the time left."""
     options = {"total": steps, "initial": trainer.steps_done, "unit": "step"}
     if minutes is not None:
         options = {"total": round(60 * minutes), "unit": "s", "bar_format": "{desc}: {percentage:3.0f}%|{bar}| "
                    "{n:.0f}/{total:.0f} s{postfix}"}  # fmt: skip
-    start, first, shown, average = time.monotonic(), trainer.steps_done, 0, None
+    start, first, shown = time.monotonic(), trainer.steps_done, 0
+    average, averaged = math.nan, len(trainer.losses)
     with progress(desc="training", **options) as bar:
 
         def show():
-            nonlocal shown, average
-            loss = trainer.losses[-1]
-            average = loss if average is None else 0.98 * average + 0.02 * loss
+            nonlocal shown, average, averaged
+            for loss in trainer.losses[averaged:]:
+                average = loss if math.isnan(average) else 0.98 * average + 0.02 * loss
+            averaged = len(trainer.losses)
             seconds = time.monotonic() - start
             done = trainer.steps_done - first
             amount = done if minutes is None else min(seconds, 60 * minutes)
@@ -130,6 +143,7 @@ def _draw_progress(run, trainer):
     """A grid of samples from the averaged weights, into `run`; nothing where Pillow is missing."""
     model, labels = trainer.model, class_labels(trainer.config.model, 40)
     trainer.ema.swap()
+    model.network.eval()
     try:
         images = model.generate(40, labels, sampler=model.process.sampler_for_few_steps,
                                 steps=min(25, model.config.T), seed=1)  # fmt: skip
@@ -137,6 +151,7 @@ def _draw_progress(run, trainer):
     except RuntimeError as error:  # Pillow is an extra
         print(error, file=sys.stderr)
     finally:
+        model.network.train()
         trainer.ema.swap()
 
 
@@ -146,7 +161,7 @@ def class_labels(config, n):
 
 
 def sample_run(run, out, n=64, labels=None, guidance_scale=1.0, sampler="ancestral", steps=None, seed=0,
-               device="cpu", workers=None):  # fmt: skip
+               device="cpu", workers=None, precision="fp32", batch=128):  # fmt: skip
     """Draw n images with the model of a run into `out`: a .png grid, or a .npz with `samples` and, if any, `labels`.
 
     labels: a sequence of labels to go through in turn, or None. steps: timesteps to visit, by default SAMPLE_STEPS or
@@ -155,12 +170,12 @@ def sample_run(run, out, n=64, labels=None, guidance_scale=1.0, sampler="ancestr
     out = Path(out)
     if out.suffix not in (".png", ".npz"):
         raise ValueError(f"--out must end in .png or .npz, got {out}")
-    model, _ = load_model(checkpoint_path(run), nn.choose_device(device), workers)
+    model, _ = load_model(checkpoint_path(run), _chosen(device), workers, precision=precision)
     chosen = None if labels is None else np.resize(np.asarray(labels, dtype=np.int64), n)
     if chosen is not None and model.config.classes and not (0 <= chosen.min() and chosen.max() < model.config.classes):
         raise ValueError(f"labels must be in 0..{model.config.classes - 1}, got {chosen.min()}..{chosen.max()}")
     steps = min(SAMPLE_STEPS, model.config.T) if steps is None else steps
-    images = model.generate(n, chosen, guidance_scale, sampler, steps, seed,
+    images = model.generate(n, chosen, guidance_scale, sampler, steps, seed, batch,
                             progress=lambda it, **options: progress(it, desc="sampling", **options))  # fmt: skip
     if out.suffix == ".png":
         plots.save_png(out, plots.grid(images, max(1, round(n**0.5))))
@@ -172,16 +187,16 @@ def sample_run(run, out, n=64, labels=None, guidance_scale=1.0, sampler="ancestr
 
 
 def evaluate_run(run, images=1000, draws=4, variance=None, clip=None, seed=0, device="cpu", data_dir=None,
-                 workers=None):  # fmt: skip
+                 workers=None, precision="fp32", batch=128):  # fmt: skip
     """Print and return the bound of a run's model, in bits/dim, on the first `images` test images.
 
     variance, clip: as the `bound` of the model's process; ValueError if it has no such choice.
     """
-    model, config = load_model(checkpoint_path(run), nn.choose_device(device), workers)
+    model, config = load_model(checkpoint_path(run), _chosen(device), workers, precision=precision)
     dataset = data.load(config.data, "test", data_dir)
     if not 2 <= images <= len(dataset.images):
         raise ValueError(f"--images must be in 2..{len(dataset.images)}, got {images}")
-    result = evaluate(model, dataset.images[:images], draws=draws, variance=variance, clip=clip, seed=seed,
+    result = evaluate(model, dataset.images[:images], draws=draws, variance=variance, clip=clip, seed=seed, batch=batch,
                       progress=lambda batches: progress(batches, desc="evaluating"))  # fmt: skip
     print(f"bits/dim on {images} test images of {dataset.name}, {draws} timesteps each; no label given to the network;\n"
           f"{result.settings}\n"
@@ -192,10 +207,10 @@ def evaluate_run(run, images=1000, draws=4, variance=None, clip=None, seed=0, de
     return result
 
 
-def plot_run(run, out=None, device="cpu", data_dir=None, images=500, seed=0, workers=None):
+def plot_run(run, out=None, device="cpu", data_dir=None, images=500, seed=0, workers=None, precision="fp32"):
     """Draw every figure of a run into `out` (default: run/plots); returns the paths."""
     out = Path(run) / "plots" if out is None else Path(out)
-    model, config = load_model(checkpoint_path(run), nn.choose_device(device), workers)
+    model, config = load_model(checkpoint_path(run), _chosen(device), workers, precision=precision)
     losses = checkpoint.load(checkpoint_path(run))[0]["losses"]
     test = data.load(config.data, "test", data_dir)
     bar = lambda it, **options: progress(it, **{"desc": "drawing", **options})  # noqa: E731

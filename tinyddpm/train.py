@@ -13,9 +13,11 @@ import nn
 from nn import random as counter_random
 
 from . import checkpoint
-from .model import DiffusionModel, ModelConfig, timesteps_for
+from .model import DiffusionModel, ModelConfig, enough_memory, timesteps_for
 
 __all__ = ["TrainConfig", "Trainer", "load_config", "load_model"]
+
+READ_EVERY = 50  # steps between two readings of the losses on a GPU: to read one is to wait for all that is queued
 
 
 @dataclass(frozen=True)
@@ -60,19 +62,23 @@ def _from_fields(cls, values):
 class Trainer:
     """A model in training. images: uint8 (N, H, W), all of them kept on the model's device; labels: uint8 (N,).
 
-    xp: numpy or cupy. workers: see `nn.Parallel`; the result does not depend on it.
+    xp: numpy or cupy. workers: see `nn.Parallel`; the result does not depend on it. precision: see `nn.precision`.
+    losses: a float for every step whose loss has been read. On the CPU that is every step; on a GPU, which would have
+    to be waited for, they are read every READ_EVERY steps, by `read_losses` and before anything is saved.
     """
 
-    def __init__(self, config, images, labels, xp=np, workers=None):
+    def __init__(self, config, images, labels, xp=np, workers=None, precision="fp32"):
         if len(images) != len(labels) or len(images) < config.batch:
             raise ValueError(f"{len(images)} images and {len(labels)} labels for batches of {config.batch}")
         self.config = config
-        self.model = DiffusionModel(config.model, xp, workers)
+        self.model = DiffusionModel(config.model, xp, workers, precision)
         self.images, self.labels = nn.to_device(images, xp), np.asarray(labels, dtype=np.int64)
         self.parameters = self.model.network.parameters()
         self.optimiser = nn.Adam(self.parameters, learning_rate(config))
         self.ema = nn.EMA(self.parameters, config.ema_decay)
-        self.losses = []
+        self.losses, self.unread = [], []
+        self.read_every = 1 if xp is np else READ_EVERY
+        self._epoch = None, None  # the number of an epoch, and the order of the images in it
 
     @property
     def steps_done(self):
@@ -83,10 +89,7 @@ class Trainer:
         """x0, labels, t, noise of training step `step` = 0, 1, ...: each epoch visits every image once, shuffled."""
         config, size = self.config, self.config.batch
         epoch, position = divmod(step, len(self.images) // size)
-        order = np.random.Generator(np.random.Philox(key=config.seed, counter=[0, 0, 1, epoch])).permutation(
-            len(self.images)
-        )  # the third word of the counter keeps this stream apart from the timesteps'
-        chosen = order[position * size : (position + 1) * size]
+        chosen = self._order(epoch)[position * size : (position + 1) * size]
         numbers = np.arange(size)
         labels = None
         if config.model.classes:
@@ -96,18 +99,41 @@ class Trainer:
         noise = self.model.noise(config.seed, "training", step, numbers)
         return self.model.process.data(self.images[self.model.xp.asarray(chosen)]), labels, t, noise
 
+    def _order(self, epoch):
+        """The images in the order of this epoch: a permutation, kept while it lasts."""
+        if self._epoch[0] != epoch:
+            # the third word of the counter keeps this stream apart from the timesteps'
+            rng = np.random.Generator(np.random.Philox(key=self.config.seed, counter=[0, 0, 1, epoch]))
+            self._epoch = epoch, rng.permutation(len(self.images))
+        return self._epoch[1]
+
     def step(self):
-        """One step of training. Returns the loss of its batch."""
-        batch = self.batch(self.steps_done)
-        loss, gradient = self.model.loss_and_gradient(*batch, seed=self.config.seed, step=self.steps_done)
-        loss = float(loss)
-        if not np.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} at step {self.steps_done}; lower the learning rate")
-        nn.clip_by_global_norm(gradient, self.config.gradient_limit)
-        self.optimiser.step(gradient)
-        self.ema.update()
-        self.losses.append(loss)
+        """One step of training. Returns the loss of its batch, a scalar on the model's device.
+
+        FloatingPointError where a loss is not finite: on the CPU at once, before the step would destroy the weights;
+        on a GPU when the losses are read, so that later steps may have been made, but none is ever saved.
+        MemoryError, naming the batch size, where there is not enough.
+        """
+        with enough_memory("a step of training", self.config.batch):
+            batch = self.batch(self.steps_done)
+            loss, gradient = self.model.loss_and_gradient(*batch, seed=self.config.seed, step=self.steps_done)
+            self.unread.append(loss)
+            if len(self.unread) >= self.read_every:
+                self.read_losses()
+            nn.clip_by_global_norm(gradient, self.config.gradient_limit)
+            self.optimiser.step(gradient)
+            self.ema.update()
         return loss
+
+    def read_losses(self):
+        """Fetch the losses not read yet; waits for the device. FloatingPointError if one is not finite."""
+        if not self.unread:
+            return
+        read, self.unread = nn.to_numpy(self.model.xp.stack(self.unread)).tolist(), []
+        for step, loss in enumerate(read, start=len(self.losses)):
+            if not np.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss} at step {step}; lower the learning rate")
+        self.losses += read
 
     def run(self, steps=None, minutes=None):
         """Train on, yielding (step, loss), until `steps` steps are done in all, or for `minutes` from now."""
@@ -117,9 +143,11 @@ class Trainer:
         while self.steps_done < steps if end is None else time.monotonic() < end:
             loss = self.step()
             yield self.steps_done, loss
+        self.read_losses()
 
     def save(self, path):
-        """Write all that is needed to go on, exactly, to the checkpoint `path`."""
+        """Write all that is needed to go on, exactly, to the checkpoint `path`. FloatingPointError as `read_losses`."""
+        self.read_losses()
         arrays = {f"model/{name}": array for name, array in self.model.network.state_dict().items()}
         arrays |= {f"ema/{name}": array for name, array in self.ema.state_dict().items()}
         arrays |= {f"adam/{name}": array for name, array in self.optimiser.state_dict().items()}
@@ -132,7 +160,7 @@ class Trainer:
         self.model.network.load_state_dict(_group(arrays, "model/"))
         self.ema.load_state_dict(_group(arrays, "ema/"))
         self.optimiser.load_state_dict(_group(arrays, "adam/"))
-        self.losses = arrays["losses"].tolist()
+        self.losses, self.unread = arrays["losses"].tolist(), []
 
 
 def learning_rate(config):
@@ -151,14 +179,15 @@ def load_config(path):
         raise checkpoint.CheckpointError(f"{path}: not a checkpoint of this program's models ({error})") from error
 
 
-def load_model(path, xp=np, workers=None, average=True):
+def load_model(path, xp=np, workers=None, average=True, precision="fp32"):
     """The model in a checkpoint, with its averaged weights (or, average=False, the last ones), and its TrainConfig.
 
     CheckpointError if the file is damaged or not a checkpoint of this program.
     """
+    nn.check_precision(precision, xp)
     arrays, config = checkpoint.load(path)[0], load_config(path)
     try:
-        model = DiffusionModel(config.model, xp, workers)
+        model = DiffusionModel(config.model, xp, workers, precision)
         model.network.load_state_dict(_group(arrays, "model/"))
         if average:
             ema = nn.EMA(model.network.parameters(), config.ema_decay)

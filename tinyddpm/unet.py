@@ -138,6 +138,7 @@ class UNet(Module):
 
     def __call__(self, x, t, labels=None):
         x = x if isinstance(x, Tensor) else Tensor(x)
+        t, labels = nn.to_numpy(t), None if labels is None else nn.to_numpy(labels)  # the host checks indices
         self._check(x, t, labels)
         embedding = self._embed(t, labels, x.xp, x.dtype)
 
@@ -173,7 +174,7 @@ class UNet(Module):
         e = self.time2(nn.silu(self.time1(Tensor(xp.asarray(t, dtype=dtype)))))
         if self.label is not None:
             n = t.shape[0]
-            e = e + self.label(np.full(n, self.config.classes) if labels is None else np.asarray(labels))
+            e = e + self.label(np.full(n, self.config.classes) if labels is None else labels)
         return nn.silu(e)
 
     def _check(self, x, t, labels):
@@ -183,9 +184,9 @@ class UNet(Module):
                 f"x must be (N, H, W, {self.config.channels}) with H and W divisible by {factor}, got {x.shape}"
             )
         for name, values in (("t", t), ("labels", labels)):
-            if values is not None and np.shape(values) != (x.shape[0],):
-                raise ValueError(f"{name} must have shape ({x.shape[0]},), got {np.shape(values)}")
-        if np.asarray(t).dtype.kind not in "iu" or np.min(t) < 1 or np.max(t) > self.config.T:
+            if values is not None and values.shape != (x.shape[0],):
+                raise ValueError(f"{name} must have shape ({x.shape[0]},), got {values.shape}")
+        if t.dtype.kind not in "iu" or t.min() < 1 or t.max() > self.config.T:
             raise ValueError(f"t must be integers in 1..{self.config.T}, got {t}")
         if labels is not None and self.label is None:
             raise ValueError("labels given to a network that was built without classes")

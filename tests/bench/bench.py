@@ -16,6 +16,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
+import gpu
 import numpy as np
 from worker import NAMES
 
@@ -86,7 +87,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each case (default 5)")
     parser.add_argument("--only", nargs="+", choices=NAMES, help="frameworks to run")
     parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
+    if arguments.device == "cuda":
+        gpu.main(arguments.rounds)
+        return
     names = [n for n in frameworks() if arguments.only is None or n in arguments.only]
 
     workers = {}

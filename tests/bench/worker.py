@@ -1,8 +1,10 @@
-"""One framework in one process: `python worker.py NAME`, then a line "case batch" on stdin for each measurement.
+"""One framework in one process: `python worker.py NAME [cuda PRECISION]`, then lines "case batch" on stdin to measure.
 
 Answers each line with the seconds of one step, as JSON. Cases: train (loss, gradients, clipping, Adam, EMA), sample (a
-network evaluation without gradients, and the step from x_t to x_{t-1}; several steps in a row, as a sampler does). With `--memory case batch` it runs the case
-three times and prints the megabytes by which its peak memory passed what the imports had taken.
+network evaluation without gradients, and the step from x_t to x_{t-1}; several in a row, as a sampler does). With
+`--memory case batch` it runs the case three times and prints the megabytes by which the peak memory passed what the
+imports had taken. On a GPU the inputs lie there before the clock starts, several steps are queued, and the clock stops
+when all are done; see gpu.py.
 """
 
 import json
@@ -36,14 +38,17 @@ def our_model(seed=0):
     return model
 
 
-def tinyddpm_cases(parallel=None):
+def tinyddpm_cases(parallel=None, gpu=None):
     import nn
     from tinyddpm import NoiseSchedule, p_mean_variance
     from tinyddpm.model import ModelConfig, shard_size
     from tinyddpm.prediction import x0_from_eps
 
-    model, schedule = our_model(), NoiseSchedule.linear(1000)
-    parameters = model.parameters()
+    model = our_model()
+    if gpu is not None:
+        model.to(gpu.xp)
+        parallel = nn.Parallel(workers=1, shard=1 << 30)
+    parameters, schedule = model.parameters(), NoiseSchedule.linear(1000)
     optimiser, ema = nn.Adam(parameters, 1e-4), nn.EMA(parameters)
     parallel = parallel or nn.Parallel(shard=shard_size(ModelConfig(preset="base")))
 
@@ -52,7 +57,7 @@ def tinyddpm_cases(parallel=None):
         nn.clip_by_global_norm(gradient, 1.0)
         optimiser.step(gradient)
         ema.update()
-        return float(value)
+        return value if gpu is not None else float(value)
 
     def sample(x, noise, t):
         with nn.conv.reuse_filters():
@@ -60,7 +65,7 @@ def tinyddpm_cases(parallel=None):
                 eps = parallel.map(predict, model, x, t)
                 x = p_mean_variance(schedule, x0_from_eps(schedule, eps, x, 500), x, 500).sample(noise)
 
-    return train, sample, lambda x, t: parallel.map(predict, model, x, t)
+    return train, sample, lambda x, t: nn.to_numpy(parallel.map(predict, model, x, t))
 
 
 def squared_error(model, x, t, noise):
@@ -83,59 +88,72 @@ def numpy_im2col_cases():
     return tinyddpm_cases(plain.WholeBatch())
 
 
-def torch_cases(channels_last=False, compiled=False):
+def torch_cases(channels_last=False, compiled=False, gpu=None):
     import torch
     from torch.nn import functional as F
     from torch_unet import TorchUNet, copy_weights
 
     ours = our_model()
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = copy_weights(ours, TorchUNet(ours.config)).to(memory_format=layout)
+    device = "cpu" if gpu is None else gpu.torch_device
+    model = copy_weights(ours, TorchUNet(ours.config)).to(device, memory_format=layout)
     average = [p.detach().clone() for p in model.parameters()]
     optimiser = torch.optim.Adam(model.parameters(), 1e-4)
     alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
     network = torch.compile(model) if compiled else model
 
+    def lower_precision():
+        """What `--precision bf16` is to PyTorch."""
+        return torch.autocast("cuda", torch.bfloat16, enabled=gpu is not None and gpu.precision == "bf16")
+
     def image(x):
-        return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+        return torch.as_tensor(x, device=device).permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
     def train(x, noise, t):
         optimiser.zero_grad()
-        loss = F.mse_loss(network(image(x), t), image(noise))
+        with lower_precision():
+            prediction = network(image(x), t)
+        loss = F.mse_loss(prediction.float(), image(noise))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 0.001)
-        return loss.item()
+        return loss.detach() if gpu is not None else loss.item()
 
     def sample(x, noise, t):
         now, before = float(alpha_bar[499]), float(alpha_bar[498])
         alpha = now / before
-        with torch.no_grad():
+        with torch.no_grad(), lower_precision():
             xt, noise = image(x), image(noise)
             for _ in range(CHAIN):
-                x0 = (xt - (1 - now) ** 0.5 * network(xt, t)) / now**0.5
+                x0 = (xt - (1 - now) ** 0.5 * network(xt, t).float()) / now**0.5
                 mean = alpha**0.5 * (1 - before) / (1 - now) * xt + before**0.5 * (1 - alpha) / (1 - now) * x0
                 xt = mean + ((1 - before) / (1 - now) * (1 - alpha)) ** 0.5 * noise
 
     def predict(x, t):
-        with torch.no_grad():
-            return network(image(x), t).permute(0, 2, 3, 1).numpy()
+        with torch.no_grad(), lower_precision():
+            return network(image(x), t).float().permute(0, 2, 3, 1).cpu().numpy()
 
     return train, sample, predict
 
 
-def cases(name):
+def cases(name, gpu=None):
     """(train, sample, predict) of a framework."""
     if name == "tinyddpm":
-        return tinyddpm_cases()
+        return tinyddpm_cases(gpu=gpu)
     if name == "numpy-im2col":
         return numpy_im2col_cases()
-    return torch_cases(name == "torch-channels-last", name == "torch-compile")
+    channels_last = name == "torch-channels-last" or gpu is not None  # on a GPU the faster layout, compiled too
+    return torch_cases(channels_last, name == "torch-compile", gpu)
 
 
 def main():
     name = sys.argv[1]
+    if "cuda" in sys.argv:
+        from gpu import Gpu, answer
+
+        answer(name, Gpu(name, sys.argv[3]), cases)
+        return
     if "--memory" in sys.argv:
         import tinyddpm.model  # noqa: F401  imports are not what is measured
 

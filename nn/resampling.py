@@ -1,0 +1,45 @@
+"""Images made larger and smaller. They are channels-last: (N, H, W, C). Next: layers.py."""
+
+from nn.tensor import node
+
+__all__ = ["upsample_nearest", "average_pool"]
+
+
+def upsample_nearest(x, factor=2):
+    """Each pixel of x (N, H, W, C) repeated factor x factor times."""
+    _check_resampling(x, factor)
+    n, h, w, c = x.shape
+    xp = x.xp
+    blocks = xp.broadcast_to(x.data[:, :, None, :, None], (n, h, factor, w, factor, c))
+    return node(blocks.reshape(n, h * factor, w * factor, c), (x,), lambda g: (_sum_blocks(g, factor),))
+
+
+def average_pool(x, factor=2):
+    """Mean over blocks of factor x factor pixels of x (N, H, W, C). ValueError unless factor divides H and W."""
+    _check_resampling(x, factor)
+    n, h, w, c = x.shape
+    if h % factor or w % factor:
+        raise ValueError(f"average_pool by {factor} needs height and width it divides, got {h} x {w}")
+    xp, scale = x.xp, 1.0 / factor**2
+    small = _sum_blocks(x.data, factor)
+    small *= scale
+
+    def vjp(g):
+        blocks = xp.broadcast_to((g * scale)[:, :, None, :, None], (n, h // factor, factor, w // factor, factor, c))
+        return (blocks.reshape(n, h, w, c),)
+
+    return node(small, (x,), vjp)
+
+
+def _check_resampling(x, factor):
+    if x.ndim != 4 or factor < 1:
+        raise ValueError(f"resampling needs x (N, H, W, C) and a factor of at least 1, got {x.shape} and {factor}")
+
+
+def _sum_blocks(a, factor):
+    """Sum over blocks of factor x factor pixels, one strided slice at a time (NumPy's sum over two axes is slow)."""
+    parts = [a[:, i::factor, j::factor] for i in range(factor) for j in range(factor)]
+    total = parts[0].copy()
+    for part in parts[1:]:
+        total += part
+    return total
