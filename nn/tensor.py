@@ -108,15 +108,14 @@ class Tensor:
             found = other
         elif isinstance(other, (int, float)):
             return Tensor(self.dtype.type(other))  # on the host: a GPU takes it along with the launch
-        elif isinstance(other, np.generic):
-            found = Tensor(other)
-        elif array_module(other) is not np or isinstance(other, np.ndarray):
+        elif array_module(other) is not np or isinstance(other, (np.ndarray, np.generic)):
             found = Tensor(other)
         else:
             raise TypeError(f"cannot use {type(other).__name__} in an expression with a Tensor")
-        if found.dtype != self.dtype:
-            raise TypeError(f"dtypes differ: {self.dtype} and {found.dtype}; convert one of them with .astype")
-        if found.xp is not self.xp and not isinstance(self.data, np.generic) and not isinstance(found.data, np.generic):
+        a, b = self.data, found.data
+        if a.dtype != b.dtype:
+            raise TypeError(f"dtypes differ: {a.dtype} and {b.dtype}; convert one of them with .astype")
+        if type(a) is not type(b) and not isinstance(a, np.generic) and not isinstance(b, np.generic):
             check_devices(sys._getframe(1).f_code.co_name.strip("_"), self, found)
         return found
 

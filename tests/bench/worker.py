@@ -8,6 +8,7 @@ when all are done; see gpu.py.
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for torch_unet.py
 
 CONFIG = {"width": 32, "multipliers": (1, 2, 2), "blocks": 1}  # 1.1 million parameters, attention at 7x7
-CHAIN = 10  # sampling steps to a measurement, which is divided by it
+CHAIN = 5  # sampling steps to a measurement, which is divided by it
 NAMES = ("tinyddpm", "torch-nchw", "torch-channels-last", "torch-compile", "numpy-im2col")
 
 
@@ -155,16 +156,7 @@ def main():
         answer(name, Gpu(name, sys.argv[3]), cases)
         return
     if "--memory" in sys.argv:
-        import tinyddpm.model  # noqa: F401  imports are not what is measured
-
-        if name.startswith("torch"):
-            import torch  # noqa: F401
-        before = peak_megabytes()
-        which, batch = sys.argv[3], int(sys.argv[4])
-        run = dict(zip(("train", "sample"), cases(name), strict=False))[which]
-        for _ in range(3):
-            run(*inputs(batch))
-        print(json.dumps(peak_megabytes() - before))
+        print(json.dumps(memory_taken(name, sys.argv[3], int(sys.argv[4]))))
         return
     train, sample, predict = cases(name)
     x, _, t = inputs(4)
@@ -178,12 +170,35 @@ def main():
         print(json.dumps((time.perf_counter() - start) / steps), flush=True)
 
 
+def memory_taken(name, case, batch):
+    """MB that three runs took at their peak, over all processes, above what the imports had taken."""
+    import nn
+    import tinyddpm.model  # noqa: F401
+
+    if name.startswith("torch"):
+        import torch  # noqa: F401
+    elif name == "tinyddpm":
+        nn.Parallel(shard=1).map(idle, None, np.zeros(nn.available_cores()))  # starts the workers, which import too
+    before = peak_megabytes()
+    run = dict(zip(("train", "sample"), cases(name), strict=False))[case]
+    for _ in range(3):
+        run(*inputs(batch))
+    return peak_megabytes() - before
+
+
+def idle(model, x):
+    import nn
+
+    return nn.Tensor(x)
+
+
 def peak_megabytes():
-    """The most memory this process has held, in MB."""
+    """The most memory this process has held, and each of its worker processes, in MB."""
     try:  # Linux: getrusage would count what the parent process held when it started this one
-        status = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
-    except OSError:
+        workers = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        files = [Path(f"/proc/{process}/status").read_text().splitlines() for process in ("self", *workers)]
+        return sum(int(next(line for line in file if line.startswith("VmHWM")).split()[1]) for file in files) / 1024
+    except OSError:  # elsewhere the workers are not counted
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
