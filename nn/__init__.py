@@ -6,6 +6,7 @@ resampling.py (one function per op), layers.py, optim.py and parallel.py. For a 
 
 from nn import random
 from nn.backend import array_module, choose_device, to_device, to_numpy
+from nn.constant import constant_weights
 from nn.conv import conv2d
 from nn.gradcheck import gradcheck
 from nn.layers import (
@@ -57,6 +58,6 @@ __all__ = [
     "group_norm", "group_norm_silu", "layer_norm", "conv2d", "upsample_nearest", "average_pool",
     "Module", "Linear", "Conv2d", "GroupNorm", "LayerNorm", "Embedding", "Dropout", "Attention", "Sequential",
     "SGD", "Adam", "AdamW", "EMA", "clip_by_global_norm", "constant", "warmup", "linear", "cosine",
-    "Parallel", "available_cores", "profile", "random", "random_state",
+    "Parallel", "available_cores", "constant_weights", "profile", "random", "random_state",
     "array_module", "choose_device", "to_device", "to_numpy", "PRECISIONS", "check_precision", "precision",
 ]  # fmt: skip

@@ -7,18 +7,17 @@ Notation: N images, H x W pixels, C channels in, O channels out, KH x KW the fil
 `conv2d_loops` is the definition, which tests hold both against. Next: resampling.py.
 """
 
-import contextlib
-import contextvars
 import functools
 
 import numpy as np
 
 from nn import kernels
+from nn.constant import remembered
 from nn.norm import sum_pixels
 from nn.precision import matrix_product, products_in
 from nn.tensor import check_devices, node
 
-__all__ = ["conv2d", "conv2d_im2col", "conv2d_winograd", "conv2d_loops", "reuse_filters"]
+__all__ = ["conv2d", "conv2d_im2col", "conv2d_winograd", "conv2d_loops"]
 
 
 def conv2d(x, weight, bias, stride=1, padding=0):
@@ -165,7 +164,7 @@ def conv2d_winograd(x, weight, bias):
             g_filters = inputs.swapaxes(1, 2) @ g_products
             gw = _both_axes(filter_map.T, g_filters.reshape(6, 6, -1)).reshape(weight.shape)
         if needs_gx:
-            g_inputs = g_products @ _transform_filters(weight, filter_map, transposed=True)
+            g_inputs = g_products @ _transposed_filters(weight, filter_map)
             gx = _both_axes(input_map.T, g_inputs.reshape(6, 6, -1))
             gx = _sum_tiles(gx.reshape(6, 6, n, ty, tx, c), h, w, xp)
         if bias.requires_grad:
@@ -175,31 +174,16 @@ def conv2d_winograd(x, weight, bias):
     return node(y, (x, weight, bias), vjp)
 
 
-_filters = contextvars.ContextVar("filters", default=None)
+def _transform_filters(weight, filter_map):
+    """G w G^T of every filter: (36, C, O)."""
+    return remembered("filters", weight, lambda: _both_axes(filter_map, weight.data).reshape(36, *weight.shape[2:]))
 
 
-@contextlib.contextmanager
-def reuse_filters():
-    """Inside this block no weight changes, so Winograd's transform of a filter is made once and shared by all calls."""
-    token = _filters.set({} if _filters.get() is None else _filters.get())
-    try:
-        yield
-    finally:
-        _filters.reset(token)
-
-
-def _transform_filters(weight, filter_map, transposed=False):
-    """G w G^T of every filter: (36, C, O), or (36, O, C) if transposed."""
-    known = _filters.get()
-    if known is not None and (id(weight), transposed) in known:
-        return known[id(weight), transposed][1]
-    if transposed:
-        filters = _transform_filters(weight, filter_map).swapaxes(1, 2).copy()
-    else:
-        filters = _both_axes(filter_map, weight.data).reshape(36, *weight.shape[2:])
-    if known is not None:
-        known[id(weight), transposed] = weight, filters  # holding the weight keeps its id from being given to another
-    return filters
+def _transposed_filters(weight, filter_map):
+    """The same as (36, O, C)."""
+    return remembered(
+        "transposed filters", weight, lambda: _transform_filters(weight, filter_map).swapaxes(1, 2).copy()
+    )
 
 
 def _tiles(a, ty, tx, xp):

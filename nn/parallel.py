@@ -15,7 +15,7 @@ from threadpoolctl import ThreadpoolController
 
 from nn import worker
 from nn.backend import array_module, keep_freed_memory
-from nn.conv import reuse_filters
+from nn.constant import constant_weights
 from nn.tape import gradients, no_grad
 
 __all__ = ["Parallel", "available_cores"]
@@ -37,8 +37,9 @@ class Parallel:
     """Runs functions over the shards of a batch, on `workers` processes (default: as many as there are cores).
 
     shard: the most samples at a time. On a GPU, where one launch should do as much as it can, use workers=1 and a large
-    shard. A batch is cut into at most eight *lanes*, however many workers there are, and what they give is added up in
-    their order, so the number of workers changes nothing, not even the last bit. A ninth worker would find no lane.
+    shard. A batch is cut into at most eight *lanes*, however many workers there are, and what they give is added up by
+    halves, always in the same order: so the number of workers changes nothing, not even the last bit. A ninth worker
+    would find no lane.
 
     The functions are called as function(model, *rows): rows of each array of the batch (None is passed on as None). On
     more than one worker they must be functions of a module or a script, not lambdas or closures (TypeError), as they are
@@ -58,49 +59,80 @@ class Parallel:
 
         loss(model, *rows): the mean loss of these rows, as a scalar Tensor.
         """
-        size = _size(batch)
-        mean_loss, gradient = 0, 0
-        for lane_loss, lane_gradient in self._run(_lane_gradient, (loss, model, self.shard, size), batch):
-            mean_loss, gradient = mean_loss + lane_loss, gradient + lane_gradient
-        return mean_loss, gradient
+        return self._run(_lane_gradient, _added, model, (loss, self.shard, _size(batch)), batch)
 
     def map(self, function, model, *batch):
         """The array of function(model, *rows), a Tensor with one entry a row, for all rows of a batch; no gradients."""
-        return _joined(list(self._run(_lane_map, (function, model, self.shard), batch)))
+        return self._run(_lane_map, _joined, model, (function, self.shard), batch)
 
-    def _run(self, job, arguments, batch):
-        """job(*arguments, rows) for the rows of every lane, in order."""
+    def _run(self, job, combine, model, options, batch):
+        """job(model, *options, lane) of every lane of the batch, combined by halves."""
         size = _size(batch)
-        lanes = _cut(size, min(_LANES, math.ceil(size / self.shard)))
-        workers = min(self.workers, len(lanes))
-        tasks = [[_rows(batch, lane) for lane in lanes[part]] for part in _cut(len(lanes), workers)]
-        with self._blas.limit(limits=1, user_api="blas"), reuse_filters():
-            if workers == 1:
-                yield from (job(*arguments, rows) for rows in tasks[0])
-            else:
-                for results in worker.run_everywhere((job, arguments), tasks):
-                    yield from results
+        lanes = [_rows(batch, part) for part in _cut(size, min(_LANES, math.ceil(size / self.shard)))]
+        branches = _branches(lanes, self.workers)
+        options = job, combine, options
+        with self._blas.limit(limits=1, user_api="blas"), constant_weights():
+            if len(branches) == 1:
+                return _branch(model, *options, lanes)
+            results = worker.run_everywhere(_branch, model, options, branches)
+            return _by_halves(iter(results), len(lanes), self.workers, combine)
 
 
-def _lane_gradient(loss, model, shard, size, lane):
+# A batch is a tree of lanes. Each worker computes a branch of it, from the leaves to where the branch joins the others.
+
+
+def _branches(lanes, workers):
+    """The lanes of each of at most `workers` workers: the tree is halved while there are workers for both halves."""
+    if len(lanes) == 1 or workers == 1:
+        return [lanes]
+    half = len(lanes) // 2
+    return _branches(lanes[:half], workers // 2) + _branches(lanes[half:], workers - workers // 2)
+
+
+def _branch(model, job, combine, options, lanes):
+    """What the lanes of a branch give."""
+    return _by_halves((job(model, *options, lane) for lane in lanes), len(lanes), len(lanes), combine)
+
+
+def _by_halves(results, lanes, workers, combine):
+    """The results of the branches that `_branches` made of so many lanes and workers, combined."""
+    if lanes == 1 or workers == 1:
+        return next(results)
+    first = _by_halves(results, lanes // 2, workers // 2, combine)
+    return combine(first, _by_halves(results, lanes - lanes // 2, workers - workers // 2, combine))
+
+
+def _lane_gradient(model, loss, shard, size, lane):
     """What the rows of a lane add to the mean loss over `size` rows, and to its gradient."""
     parameters = model.parameters()
-    xp, dtype = parameters[0].xp, parameters[0].dtype
-    total = xp.zeros(sum(p.size for p in parameters), dtype)
     ends = np.cumsum([p.size for p in parameters]).tolist()
-    mean_loss = 0
+    mean_loss, total = 0, None
     for rows in _shards(lane, shard):
         value = loss(model, *rows)
-        share = xp.full(value.shape, _size(rows) / size, dtype)
+        share = value.xp.full(value.shape, _size(rows) / size, value.dtype)
         mean_loss = mean_loss + value.data * share
-        for gradient, p, end in zip(gradients(value, parameters, share), parameters, ends, strict=True):
+        found = gradients(value, parameters, share)
+        if total is None:
+            total = value.xp.concatenate([gradient.reshape(-1) for gradient in found])
+            continue
+        for gradient, p, end in zip(found, parameters, ends, strict=True):
             total[end - p.size : end] += gradient.reshape(-1)
     return mean_loss, total
 
 
-def _lane_map(function, model, shard, lane):
+def _added(a, b):
+    (a_loss, gradient), (b_loss, b_gradient) = a, b
+    gradient += b_gradient
+    return a_loss + b_loss, gradient
+
+
+def _lane_map(model, function, shard, lane):
     with no_grad():
-        return _joined([function(model, *rows).data for rows in _shards(lane, shard)])
+        return _joined(*[function(model, *rows).data for rows in _shards(lane, shard)])
+
+
+def _joined(*arrays):
+    return arrays[0] if len(arrays) == 1 else array_module(arrays[0]).concatenate(arrays)
 
 
 def _shards(batch, shard):
@@ -124,7 +156,3 @@ def _size(batch):
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(f"a batch is arrays of one length, at least 1, got lengths {sorted(sizes)}")
     return sizes.pop()
-
-
-def _joined(arrays):
-    return arrays[0] if len(arrays) == 1 else array_module(arrays[0]).concatenate(arrays)

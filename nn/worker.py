@@ -19,7 +19,7 @@ import traceback
 from threadpoolctl import threadpool_limits
 
 from nn.backend import keep_freed_memory
-from nn.conv import reuse_filters
+from nn.constant import constant_weights, remembered
 
 __all__ = ["run_everywhere"]
 
@@ -30,13 +30,14 @@ _workers = []  # all that run; every Parallel uses the same
 _one_call = threading.Lock()
 
 
-def run_everywhere(job, tasks):
-    """[[job of every item of tasks[0]], [job of every item of tasks[1]], ...]: the first here, each other in a worker.
+def run_everywhere(function, model, options, tasks):
+    """[function(model, *options, task) for every task]: the first is run here, each other in a worker.
 
-    job: (function, arguments), called as function(*arguments, item). TypeError if it cannot be sent to another process,
-    RuntimeError if a worker died; what is raised in a worker is raised here.
+    TypeError if function, model or options cannot be sent to another process, RuntimeError if a worker died; what is
+    raised in a worker is raised here.
     """
-    message = _pickled(job)
+    job = function, model, options
+    message = remembered(("job", function, options), model, lambda: _pickled(job))
     with _one_call:
         try:
             while len(_workers) < len(tasks) - 1:
@@ -44,7 +45,7 @@ def run_everywhere(job, tasks):
             busy = _workers[: len(tasks) - 1]
             for worker, task in zip(busy, tasks[1:], strict=True):
                 worker.send(message, task)
-            return [_results(job, tasks[0])] + [worker.receive() for worker in busy]
+            return [function(model, *options, tasks[0])] + [worker.receive() for worker in busy]
         except BaseException:  # Ctrl-C too: answers may be on their way that the next call must not take for its own
             stop()
             raise
@@ -58,7 +59,7 @@ def stop():
 
 
 class Worker:
-    """One process, and the job it was sent last: sampling sends one job many times."""
+    """One process, and the job it was sent last: sampling needs the same one many times."""
 
     def __init__(self):
         if _is_worker:
@@ -75,7 +76,7 @@ class Worker:
         )  # fmt: skip
 
     def send(self, job, task):
-        """Start on `task` with a pickled job."""
+        """Start on `task` with a job, pickled."""
         try:
             pickle.dump((None if job == self.job else job, task), self.process.stdin, pickle.HIGHEST_PROTOCOL)
             self.process.stdin.flush()
@@ -115,11 +116,6 @@ def _pickled(job):
         ) from error
 
 
-def _results(job, task):
-    function, arguments = job
-    return [function(*arguments, item) for item in task]
-
-
 # ==== in a worker ====
 
 _is_worker = False
@@ -134,14 +130,14 @@ def serve():
     for number in (signal.SIGINT, signal.SIGTERM):  # which reach all processes of a terminal: the caller decides
         signal.signal(number, signal.SIG_IGN)
     keep_freed_memory()
-    with threadpool_limits(1, "blas"), contextlib.ExitStack() as filters:
+    with threadpool_limits(1, "blas"), contextlib.ExitStack() as weights:
         for message, task in _messages(sys.stdin.buffer):
             try:
                 if message is not None:
-                    job = _Unpickler(io.BytesIO(message)).load()
-                    filters.close()
-                    filters.enter_context(reuse_filters())  # until another job comes, no weight changes
-                answer = _results(job, task), None
+                    function, model, options = _Unpickler(io.BytesIO(message)).load()
+                    weights.close()
+                    weights.enter_context(constant_weights())  # until another job comes
+                answer = function(model, *options, task), None
             except Exception as error:
                 error.add_note("In a worker process:\n" + traceback.format_exc())
                 answer = None, error

@@ -137,7 +137,7 @@ class DiffusionModel:
         for start in range(0, n, batch):
             numbers = np.arange(start, min(start + batch, n))
             denoise = self.denoiser(None if labels is None else np.asarray(labels)[numbers], guidance_scale)
-            with nn.conv.reuse_filters(), enough_memory("sampling", len(numbers)):
+            with nn.constant_weights(), enough_memory("sampling", len(numbers)):
                 result = self.process.sample(
                     denoise, schedule, self.process.start(self.noise(seed, "x_T", 0, numbers)),
                     lambda t, numbers=numbers: self.noise(seed, "sampler", t, numbers), sampler, progress, keep,

@@ -6,7 +6,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import nn
-from nn.conv import conv2d_im2col, conv2d_winograd, reuse_filters
+from nn.backend import keep_freed_memory
+from nn.conv import conv2d_im2col, conv2d_winograd
 
 SHAPES = [(4, 28, 32, 32), (8, 28, 16, 16), (4, 14, 64, 64), (4, 7, 128, 64)]  # N, H = W, C, O
 
@@ -43,5 +44,6 @@ def main():
 
 
 if __name__ == "__main__":
-    with threadpool_limits(1), reuse_filters():
+    keep_freed_memory()  # as training does
+    with threadpool_limits(1), nn.constant_weights():
         main()

@@ -61,7 +61,7 @@ def tinyddpm_cases(parallel=None, gpu=None):
         return value if gpu is not None else float(value)
 
     def sample(x, noise, t):
-        with nn.conv.reuse_filters():
+        with nn.constant_weights():
             for _ in range(CHAIN):
                 eps = parallel.map(predict, model, x, t)
                 x = p_mean_variance(schedule, x0_from_eps(schedule, eps, x, 500), x, 500).sample(noise)
