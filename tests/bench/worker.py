@@ -18,7 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for torch_unet.py
 
 CONFIG = {"width": 32, "multipliers": (1, 2, 2), "blocks": 1}  # 1.1 million parameters, attention at 7x7
-CHAIN = 5  # sampling steps to a measurement, which is divided by it
+STEPS = {"train": 1, "sample": 20}  # in a measurement, which is divided by them: a sampler makes many in a row
 NAMES = ("tinyddpm", "torch-nchw", "torch-channels-last", "torch-compile", "numpy-im2col")
 
 
@@ -62,7 +62,7 @@ def tinyddpm_cases(parallel=None, gpu=None):
 
     def sample(x, noise, t):
         with nn.constant_weights():
-            for _ in range(CHAIN):
+            for _ in range(STEPS["sample"]):
                 eps = parallel.map(predict, model, x, t)
                 x = p_mean_variance(schedule, x0_from_eps(schedule, eps, x, 500), x, 500).sample(noise)
 
@@ -126,7 +126,7 @@ def torch_cases(channels_last=False, compiled=False, gpu=None):
         alpha = now / before
         with torch.no_grad(), lower_precision():
             xt, noise = image(x), image(noise)
-            for _ in range(CHAIN):
+            for _ in range(STEPS["sample"]):
                 x0 = (xt - (1 - now) ** 0.5 * network(xt, t).float()) / now**0.5
                 mean = alpha**0.5 * (1 - before) / (1 - now) * xt + before**0.5 * (1 - alpha) / (1 - now) * x0
                 xt = mean + ((1 - before) / (1 - now) * (1 - alpha)) ** 0.5 * noise
@@ -166,8 +166,7 @@ def main():
         data = inputs(int(batch))
         start = time.perf_counter()
         (train if which == "train" else sample)(*data)
-        steps = 1 if which == "train" else CHAIN
-        print(json.dumps((time.perf_counter() - start) / steps), flush=True)
+        print(json.dumps((time.perf_counter() - start) / STEPS[which]), flush=True)
 
 
 def memory_taken(name, case, batch):
