@@ -6,7 +6,6 @@ resampling.py (one function per op), layers.py, optim.py and parallel.py. For a 
 
 from nn import random
 from nn.backend import array_module, choose_device, to_device, to_numpy
-from nn.constant import constant_weights
 from nn.conv import conv2d
 from nn.gradcheck import gradcheck
 from nn.layers import (
@@ -47,6 +46,7 @@ from nn.parallel import Parallel, available_cores
 from nn.precision import PRECISIONS, check_precision, precision
 from nn.profile import profile
 from nn.random import random_state
+from nn.remember import constant_weights
 from nn.resampling import average_pool, upsample_nearest
 from nn.tape import gradients, no_grad
 from nn.tensor import Tensor, node, tensor

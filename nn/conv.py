@@ -12,9 +12,9 @@ import functools
 import numpy as np
 
 from nn import kernels
-from nn.constant import remembered
 from nn.norm import sum_pixels
 from nn.precision import matrix_product, products_in
+from nn.remember import remembered
 from nn.tensor import check_devices, node
 
 __all__ = ["conv2d", "conv2d_im2col", "conv2d_winograd", "conv2d_loops"]
@@ -176,14 +176,18 @@ def conv2d_winograd(x, weight, bias):
 
 def _transform_filters(weight, filter_map):
     """G w G^T of every filter: (36, C, O)."""
-    return remembered("filters", weight, lambda: _both_axes(filter_map, weight.data).reshape(36, *weight.shape[2:]))
+    return _kept("filters", weight, lambda: _both_axes(filter_map, weight.data).reshape(36, *weight.shape[2:]))
 
 
 def _transposed_filters(weight, filter_map):
     """The same as (36, O, C)."""
-    return remembered(
-        "transposed filters", weight, lambda: _transform_filters(weight, filter_map).swapaxes(1, 2).copy()
-    )
+    return _kept("transposed", weight, lambda: _transform_filters(weight, filter_map).swapaxes(1, 2).copy())
+
+
+def _kept(what, weight, compute):
+    """What is made of a parameter is `remembered`; of weights that were computed it is not, as they do not come again."""
+    is_parameter = weight.requires_grad and weight.node is None
+    return remembered(what, weight, compute) if is_parameter else compute()
 
 
 def _tiles(a, ty, tx, xp):

@@ -50,26 +50,25 @@ def _module(cupy, real):
     return cupy.RawModule(code=SOURCE.read_text("utf-8"), options=(f"-DREAL={real}",))
 
 
-def _launch(name, count, inputs, outputs, *numbers, dtype=np.float32, threads=None):
-    """Run a kernel with a thread for each of `threads` (default `count`) entries; returns the outputs.
+def _launch(name, count, inputs, outputs, *numbers, dtype=np.float32):
+    """Run a kernel with a thread for each of `count` entries; returns the outputs.
 
     The arguments of the kernel are the arrays, the count, and `numbers`: ints as int, floats as `dtype`.
     """
-    threads = count if threads is None else threads
     if max(array.size for array in (*inputs, *outputs)) >= 2**31:
         raise ValueError(f"{name}: an array of 2^31 entries or more; use a smaller batch")
-    if threads:
+    if count:
         xp, real = array_module(outputs[0]), np.dtype(dtype)
         inputs = [xp.ascontiguousarray(array) for array in inputs]
         arguments = (*inputs, *outputs, *(_as_c_takes_it(number, real) for number in (count, *numbers)))
-        _kernel(xp, name, _REAL[real.name])((-(-threads // _THREADS),), (_THREADS,), arguments)
+        _kernel(xp, name, _REAL[real.name])((-(-count // _THREADS),), (_THREADS,), arguments)
     return outputs
 
 
 def _as_c_takes_it(number, real):
-    if isinstance(number, np.generic):
-        return number
-    return real.type(number) if isinstance(number, float) else np.int32(number)
+    if isinstance(number, (float, np.floating)):
+        return real.type(number)
+    return number if isinstance(number, np.uint32) else np.int32(number)
 
 
 def to_bfloat16(a):

@@ -39,6 +39,8 @@ def precision(name):
 
     "fp32" is what CuPy does by itself, which its environment variable CUPY_TF32 changes.
     """
+    if name not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
     token = _precision.set(name)
     try:
         yield

@@ -2,7 +2,7 @@
 
 Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") is a block cipher: it encrypts the
 counter (block, sample, step) under the key (seed, stream). So the noise of sample 7 at step 100 is the same in any
-batch, on any number of threads, after a resume, and, up to the rounding of log and cos, on a GPU.
+batch, on any number of workers, after a resume, and, up to the rounding of log and cos, on a GPU.
 """
 
 import contextlib

@@ -6,6 +6,8 @@ that has threads, as a BLAS has, may hang; and not every system can fork.) Messa
 
 import atexit
 import contextlib
+import contextvars
+import importlib.machinery
 import importlib.util
 import io
 import os
@@ -19,15 +21,17 @@ import traceback
 from threadpoolctl import threadpool_limits
 
 from nn.backend import keep_freed_memory
-from nn.constant import constant_weights, remembered
+from nn.remember import constant_weights, remembered
 
 __all__ = ["run_everywhere"]
 
 
 # ==== in the process that calls ====
 
+_SCRIPT = "__script__"  # the caller's "__main__", in a worker
 _workers = []  # all that run; every Parallel uses the same
 _one_call = threading.Lock()
+_inside = contextvars.ContextVar("inside", default=False)  # whether what runs here is a function of a call
 
 
 def run_everywhere(function, model, options, tasks):
@@ -36,6 +40,8 @@ def run_everywhere(function, model, options, tasks):
     TypeError if function, model or options cannot be sent to another process, RuntimeError if a worker died; what is
     raised in a worker is raised here.
     """
+    if _inside.get():
+        raise RuntimeError("a function that runs on workers was about to use workers itself; give it one worker")
     job = function, model, options
     message = remembered(("job", function, options), model, lambda: _pickled(job))
     with _one_call:
@@ -45,10 +51,18 @@ def run_everywhere(function, model, options, tasks):
             busy = _workers[: len(tasks) - 1]
             for worker, task in zip(busy, tasks[1:], strict=True):
                 worker.send(message, task)
-            return [function(model, *options, tasks[0])] + [worker.receive() for worker in busy]
+            return [_call(*job, tasks[0])] + [worker.receive() for worker in busy]
         except BaseException:  # Ctrl-C too: answers may be on their way that the next call must not take for its own
             stop()
             raise
+
+
+def _call(function, model, options, task):
+    token = _inside.set(True)
+    try:
+        return function(model, *options, task)
+    finally:
+        _inside.reset(token)
 
 
 @atexit.register
@@ -56,6 +70,10 @@ def stop():
     """End all workers; the next call starts others."""
     while _workers:
         _workers.pop().stop()
+
+
+# Ctrl-C reaches all processes of a terminal, also one that is still importing.
+_START = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from nn.worker import serve; serve()"
 
 
 class Worker:
@@ -69,9 +87,10 @@ class Worker:
             )
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         script = getattr(sys.modules["__main__"], "__file__", None) or ""
+        sys.modules.setdefault(_SCRIPT, sys.modules["__main__"])  # an exception of a script's class comes back by this name
         self.job = None
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from nn.worker import serve; serve()", script],
+            [sys.executable, "-P", "-c", _START, script],  # -P: what lies in the current directory stays out of its imports
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path},
         )  # fmt: skip
 
@@ -88,7 +107,7 @@ class Worker:
         """What came out of it."""
         try:
             results, error = pickle.load(self.process.stdout)
-        except EOFError:
+        except (EOFError, pickle.UnpicklingError):  # the second where it died while it answered
             self._died()
         if error is not None:
             raise error
@@ -126,6 +145,7 @@ def serve():
     global _is_worker
     _is_worker = True
     answers = os.fdopen(os.dup(1), "wb")
+    sys.stdout.reconfigure(line_buffering=True)  # a worker is ended without being asked what it still wanted to say
     os.dup2(2, 1)  # what a job prints must not end up among the answers
     for number in (signal.SIGINT, signal.SIGTERM):  # which reach all processes of a terminal: the caller decides
         signal.signal(number, signal.SIG_IGN)
@@ -137,12 +157,22 @@ def serve():
                     function, model, options = _Unpickler(io.BytesIO(message)).load()
                     weights.close()
                     weights.enter_context(constant_weights())  # until another job comes
-                answer = function(model, *options, task), None
-            except Exception as error:
-                error.add_note("In a worker process:\n" + traceback.format_exc())
-                answer = None, error
+                answer = _call(function, model, options, task), None
+            except (Exception, SystemExit) as error:  # a script without a guard may exit as it is imported
+                answer = None, _sendable(error)
             pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
             answers.flush()
+
+
+def _sendable(error):
+    """`error` with what led to it; where it cannot be pickled, or would end the caller, a RuntimeError that quotes it."""
+    told = "In a worker process:\n" + traceback.format_exc()
+    error.add_note(told)
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(told)
+    return RuntimeError(told) if isinstance(error, SystemExit) else error
 
 
 def _messages(stream):
@@ -161,9 +191,13 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _import_script():
-    name = "__script__"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, sys.argv[1])
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return name
+    path = sys.argv[1]
+    if not path:
+        raise TypeError("a function typed at a prompt or in a notebook cannot be sent to a worker: put it in a file, "
+                        "or use one worker")
+    if _SCRIPT not in sys.modules:
+        loader = importlib.machinery.SourceFileLoader(_SCRIPT, path)  # the file's name may end in anything
+        spec = importlib.util.spec_from_file_location(_SCRIPT, path, loader=loader)
+        sys.modules[_SCRIPT] = importlib.util.module_from_spec(spec)
+        loader.exec_module(sys.modules[_SCRIPT])
+    return _SCRIPT

@@ -21,7 +21,7 @@ session = contextlib.ExitStack()
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "cpu: is about NumPy or about threads of the CPU; runs with --device cpu only")
+    config.addinivalue_line("markers", "cpu: is about NumPy or about processes and threads of the CPU; runs with --device cpu only")
     name = config.getoption("--device")
     if name == "strict":
         device.use(session.enter_context(strict_device.installed()))

@@ -192,3 +192,22 @@ def test_dtypes_do_not_mix(wrong, channels):
     tensors = [zeros(*s, dtype=np.float64 if i == wrong else np.float32) for i, s in enumerate(shapes)]
     with pytest.raises(TypeError, match="conv2d.*: dtypes differ: .*float64"):
         nn.conv2d(*tensors, padding=1)
+
+
+# ==== what is remembered of the weights ====
+
+
+def test_inside_constant_weights_the_filters_of_a_parameter_are_made_once_and_of_computed_weights_each_time(monkeypatch):
+    made = []
+    transform = nn.conv._both_axes
+    monkeypatch.setattr(nn.conv, "_both_axes", lambda matrix, planes: made.append(matrix.shape) or transform(matrix, planes))
+    x, weight, bias = (Tensor(a, requires_grad=True) for a in drawn(0, (1, 4, 4, 8), (3, 3, 8, 8), (8,)))
+    with nn.constant_weights():
+        for _ in range(3):
+            conv2d_winograd(x, weight, bias)
+        assert made.count((6, 3)) == 1
+        for _ in range(3):
+            conv2d_winograd(x, weight * 0.5, bias)
+        assert made.count((6, 3)) == 4
+    conv2d_winograd(x, weight, bias)
+    assert made.count((6, 3)) == 5

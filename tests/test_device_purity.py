@@ -153,7 +153,7 @@ def test_a_batch_too_large_for_the_memory_is_named_with_what_to_try(monkeypatch,
         raise strict_device.OutOfMemoryError("Out of memory allocating 512 bytes")
 
     monkeypatch.setattr(type(trainer.model.network), "__call__", full)
-    with pytest.raises(MemoryError, match=f"batch of {batch}; try a smaller --batch .*allocating 512 bytes"):
+    with pytest.raises(MemoryError, match=f"batch of {batch}; try a smaller batch .*allocating 512 bytes"):
         act(trainer)
 
 

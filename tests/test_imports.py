@@ -17,7 +17,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # The only modules that know both sides; every other one is mathematics.
 PROGRAM = {
     "__main__", "checkpoint", "cli", "data", "evaluate", "files", "glyphs", "mnist", "model", "plots",
-    "process", "progress", "run", "train", "unet",
+    "process", "profile", "progress", "run", "train", "unet",
 }  # fmt: skip
 MATHEMATICS = [path for path in TINYDDPM if path.stem not in PROGRAM]
 # The identities as checks: the part of the mathematics that hypothesis drives.

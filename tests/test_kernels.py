@@ -98,8 +98,8 @@ def test_group_norm_and_its_gradients_are_those_of_the_plain_version(cupy, dtype
 
 
 @pytest.mark.parametrize("make", [
-    lambda ps: nn.Adam(ps, 0.1), lambda ps: nn.Adam(ps, 0.1, betas=(0.5, 0.9), epsilon=0.1, weight_decay=0.3),
-], ids=["Adam", "Adam, all changed"])  # fmt: skip
+    lambda ps: nn.Adam(ps, 0.1), lambda ps: nn.Adam(ps, lambda step: np.float64(0.1)), lambda ps: nn.Adam(ps, 0.1, betas=(0.5, 0.9), epsilon=0.1, weight_decay=0.3),
+], ids=["Adam", "a rate of NumPy's", "Adam, all changed"])  # fmt: skip
 def test_adam_and_the_average_take_the_steps_of_the_plain_version(cupy, make):
     gs = drawn(cupy, 1, *[(1000,)] * 5, dtype=np.float32)
 

@@ -128,3 +128,8 @@ def test_a_model_predicts_in_it(cupy, name):
     error = abs(outputs[1] - outputs[0]).max()
     assert error < 0.05 * abs(outputs[0]).max()
     assert error > 0 or not is_rounded(cupy, name), "computed in fp32"
+
+
+def test_a_precision_that_there_is_not_is_refused_where_it_is_set():
+    with pytest.raises(ValueError, match="precision must be one of fp32, tf32, bf16, got 'fp23'"), nn.precision("fp23"):
+        pass

@@ -16,6 +16,7 @@ import nn
 from tinyddpm import checkpoint, cli, data, run
 from tinyddpm.data import Dataset
 from tinyddpm.model import ModelConfig
+from tinyddpm.profile import profile_step
 
 pytest.importorskip("PIL", reason="drawing needs Pillow")
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
@@ -90,7 +91,7 @@ def test_every_figure_is_drawn(squares, tmp_path, config):
 
 
 def test_a_profile_accounts_for_the_whole_step(capsys, tmp_path):
-    run.profile_step(CONFIG, tmp_path / "p.png", steps=1)
+    profile_step(CONFIG, tmp_path / "p.png", steps=1)
     out = capsys.readouterr().out
     shares = [float(line.split("%")[0].split()[-1]) for line in out.splitlines() if "%" in line]
     assert abs(sum(shares) - 100) < 2 and "conv2d_winograd" in out and (tmp_path / "p.png").exists()
@@ -145,7 +146,7 @@ def test_the_command_starts_a_run_of_the_diffusion_asked_for_with_its_defaults(t
     [
         (["train", "--out", "x.d", "--diffusion", "binomial", "--prediction", "eps"], "there are: logit"),
         (["train", "--out", "x.d", "--prediction", "logit"], "there are: v, eps, x0"),
-        (["train", "--out", "BITS", "--resume", "--steps", "9", "--diffusion", "gaussian"], "gaussian"),
+        (["train", "--out", "BITS", "--resume", "--steps", "9", "--diffusion", "gaussian"], "run of binomial diffusion"),
         (["sample", "BITS", "--out", "x.png", "--sampler", "ddim"], "one sampler, ancestral"),
         (["evaluate", "BITS", "--images", "4", "--variance", "beta"], "no variance to choose"),
         (["evaluate", "BITS", "--images", "4", "--no-clip"], "no x0_hat to clip"),

@@ -158,6 +158,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change():
             np.testing.assert_array_equal(array, before[name])
 
 
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    t = trainer()
+    t.step()
+    t.save(tmp_path / "c.npz")
+    before = (tmp_path / "c.npz").read_bytes()
+    t.optimiser.flat[3] = np.nan
+    with pytest.raises(FloatingPointError, match="weights are not finite at step 1"):
+        t.save(tmp_path / "c.npz")
+    assert (tmp_path / "c.npz").read_bytes() == before
+
+
 def test_learning_rate_warms_up_and_then_holds_or_decays_to_zero():
     held = learning_rate(replace(CONFIG, learning_rate=1.0, warmup_steps=10))
     assert [held(1), held(10), held(1000)] == [0.1, 1.0, 1.0]

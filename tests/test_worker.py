@@ -1,9 +1,11 @@
 """Worker processes: kept, replaced when they die, and never mistaken in what they answer."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -71,6 +73,48 @@ def test_after_an_interruption_no_answer_of_before_is_taken_for_one_of_now():
     np.testing.assert_array_equal(cores.map(interrupt, None, np.array([2.0, 3.0])), [2.0, 3.0])
 
 
+def nested(network, x):
+    return Tensor(Parallel(2, shard=1).map(process_number, None, x))
+
+
+def test_a_function_on_workers_that_uses_workers_itself_is_an_error_and_does_not_hang():
+    with pytest.raises(RuntimeError, match="was about to use workers itself; give it one worker"):
+        Parallel(2, shard=2).map(nested, None, np.zeros(4))
+
+
+class Unpicklable(Exception):
+    def __init__(self, one, two):
+        super().__init__(one)
+
+
+def refuse(network, x):
+    if x[0] == 1:
+        raise Unpicklable("no", "way")
+    if x[0] == 2:
+        sys.exit(3)
+    return Tensor(x)
+
+
+@pytest.mark.parametrize("number, words", [(1, "Unpicklable: no"), (2, "SystemExit: 3")])
+def test_what_cannot_be_sent_back_or_would_end_the_caller_is_quoted(number, words):
+    with pytest.raises(RuntimeError, match=f"(?s)In a worker process:.*in refuse.*{words}"):
+        Parallel(2, shard=1).map(refuse, None, np.array([0.0, number]))
+
+
+def test_modules_that_lie_in_the_current_directory_are_not_imported(tmp_path, monkeypatch):
+    (tmp_path / "numpy.py").write_text("raise ImportError('the wrong numpy')")
+    monkeypatch.chdir(tmp_path)
+    assert len(set(Parallel(2, shard=1).map(process_number, None, np.zeros(2)))) == 2
+
+
+def test_a_worker_that_is_still_importing_does_not_mind_ctrl_c():
+    started = worker.Worker()
+    time.sleep(0.1)
+    started.process.send_signal(signal.SIGINT)
+    worker._workers.append(started)
+    assert len(set(Parallel(2, shard=1).map(process_number, None, np.zeros(2)))) == 2
+
+
 def loud(network, x):
     print("printed in a worker")
     return Tensor(x)
@@ -101,11 +145,34 @@ SCRIPT = """
 """
 
 
+def test_functions_typed_at_a_prompt_are_refused_with_what_to_do():
+    done = run_python(["-c", textwrap.dedent(SCRIPT) + "\nmain()\n"])
+    assert "put it in a file, or use one worker" in done.stderr
+
+
+def test_an_exception_of_a_script_s_own_class_comes_back_as_it_is(tmp_path):
+    done = run_script(tmp_path, SCRIPT.replace("return Tensor(2 * x)", "raise Mine('so')") + """
+    class Mine(Exception):
+        pass
+
+    if __name__ == '__main__':
+        try:
+            Parallel(2, shard=1).map(double, None, np.arange(3.0))
+        except Mine as error:
+            print('caught', error)
+""")
+    assert done.stdout == "caught so\n", done.stderr
+
+
 def run_script(tmp_path, text):
     path = tmp_path / "script.py"
     path.write_text(textwrap.dedent(text))
+    return run_python([path])
+
+
+def run_python(arguments):
     search = os.pathsep.join(entry for entry in sys.path if entry)
-    return subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=60,
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60,
                           env={**os.environ, "PYTHONPATH": search})  # fmt: skip
 
 

@@ -130,10 +130,13 @@ def _configuration(arguments):
     asked = {"data": arguments.data, "batch": arguments.batch, "learning_rate": arguments.learning_rate,
              "decay_steps": arguments.decay_steps, "seed": arguments.seed}  # fmt: skip
     asked_model = {"diffusion": arguments.diffusion, "preset": arguments.preset, "schedule": arguments.schedule,
-                   "T": arguments.timesteps, "prediction": arguments.prediction, "classes": 0 if arguments.unconditional else None,
-                   "seed": arguments.seed}  # fmt: skip
+                   "T": arguments.timesteps, "prediction": arguments.prediction,
+                   "classes": 0 if arguments.unconditional else None, "seed": arguments.seed}  # fmt: skip
     if arguments.resume:
         before = run_config(arguments.out)
+        if arguments.diffusion not in (None, before.model.diffusion):
+            raise ValueError(f"{arguments.out} is a run of {before.model.diffusion} diffusion: leave --diffusion out, or "
+                             "take another --out")  # fmt: skip
     else:
         before = TrainConfig(ModelConfig(**_given({"diffusion": arguments.diffusion})))  # with the defaults of that one
     return replace(before, model=replace(before.model, **_given(asked_model)), **_given(asked))
@@ -170,11 +173,11 @@ def _plot(arguments):
 
 
 def _profile(arguments):
-    from . import run
     from .model import ModelConfig
+    from .profile import profile_step
     from .train import TrainConfig
 
-    run.profile_step(TrainConfig(ModelConfig(preset=arguments.preset), batch=arguments.batch), arguments.out)
+    profile_step(TrainConfig(ModelConfig(preset=arguments.preset), batch=arguments.batch), arguments.out)
 
 
 if __name__ == "__main__":

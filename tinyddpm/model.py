@@ -67,7 +67,7 @@ class DiffusionModel:
     """A network and the process it reverses. Arrays in and out are NHWC float32, NumPy's or CuPy's.
 
     xp: numpy or cupy, where the network lives. workers: for `nn.Parallel`; None for all cores. precision: of matrix
-    products, see `nn.precision`, which raises ValueError for one that `xp` does not have.
+    products, see `nn.precision`; ValueError for one that `xp` does not have.
     """
 
     def __init__(self, config, xp=np, workers=None, precision="fp32"):
@@ -126,8 +126,8 @@ class DiffusionModel:
                  progress=None, keep=None):  # fmt: skip
         """Draw n images: uint8 (n, H, W) or (n, H, W, C). Image i is the same in any batch, for the same seed and label.
 
-        labels: (n,) integers or None. sampler: one of `reverse.SAMPLERS` that the process has. steps: how many of the T timesteps to visit
-        (default all). progress: wraps each batch's loop, as tqdm. keep: indices 1..steps of states to keep; then
+        labels: (n,) integers or None. sampler: one of `reverse.SAMPLERS` that the process has. steps: how many of the
+        T timesteps to visit (default all). progress: wraps each batch's loop, as tqdm. keep: indices 1..steps of states to keep; then
         returns images and {index: (x_t, x0_hat)} as uint8 images of the first batch.
         """
         if n < 1:
@@ -172,7 +172,7 @@ def enough_memory(what, batch):
         yield
     except MemoryError as error:  # NumPy's and CuPy's are of this class
         raise MemoryError(
-            f"{what}: not enough memory for a batch of {batch}; try a smaller --batch ({error})"
+            f"{what}: not enough memory for a batch of {batch}; try a smaller batch ({error})"
         ) from error
 
 

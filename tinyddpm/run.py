@@ -19,7 +19,7 @@ from .progress import progress
 from .schedule import SCHEDULES
 from .train import Trainer, load_config, load_model
 
-__all__ = ["train_run", "sample_run", "evaluate_run", "plot_run", "profile_step", "checkpoint_path", "run_config", "class_labels"]
+__all__ = ["train_run", "sample_run", "evaluate_run", "plot_run", "checkpoint_path", "run_config", "class_labels"]
 
 SAMPLE_STEPS = 100  # of the pictures drawn along the way and by `plot`: a tenth of T, hard to tell from all of it
 STRIP = 10  # images in a strip
@@ -77,7 +77,8 @@ def train_run(run, config, steps=None, minutes=None, resume=False, device="cpu",
     print(f"step {trainer.steps_done}: loss {recent:.4f}, {done * config.batch / max(seconds, 1e-9):.0f} images/s "
           f"over {seconds:.0f} s; saved {path}")  # fmt: skip
     if stopped:
-        print(f"stopped; go on with: tinyddpm train --out {run} --resume " + _amount(steps, minutes))
+        print(f"stopped; go on with: tinyddpm train --out {run} --resume "
+              + _amount(steps, minutes) + _where(device, precision))
     return trainer
 
 
@@ -91,6 +92,14 @@ def _chosen(device):
 
 def _amount(steps, minutes):
     return f"--steps {steps}" if minutes is None else f"--minutes {minutes:g}"
+
+
+def _where(device, precision):
+    """The options that say where a run was, other than the defaults."""
+    return "".join(
+        f" --{name} {value}" for name, value, default in
+        (("device", device, "cpu"), ("precision", precision, "fp32")) if value != default
+    )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -147,12 +156,13 @@ def _draw_progress(run, trainer):
     try:
         images = model.generate(40, labels, sampler=model.process.sampler_for_few_steps,
                                 steps=min(25, model.config.T), seed=1)  # fmt: skip
-        plots.save_png(Path(run) / f"samples-{trainer.steps_done:06d}.png", plots.grid(images, 10))
-    except RuntimeError as error:  # Pillow is an extra
-        print(error, file=sys.stderr)
     finally:
         model.network.train()
         trainer.ema.swap()
+    try:
+        plots.save_png(Path(run) / f"samples-{trainer.steps_done:06d}.png", plots.grid(images, 10))
+    except RuntimeError as error:  # Pillow is an extra
+        print(error, file=sys.stderr)
 
 
 def class_labels(config, n):
@@ -268,27 +278,3 @@ def _draw_chains(out, model, test, seed, bar):
         plots.strip(out / f"{name}.png", rows, [*times, 0], title)
     pictures = [plots.grid(states[i][0], 10) for i in frames[:: max(1, steps // 40)]]
     plots.save_gif(out / "denoising.gif", [*pictures, plots.grid(images, 10)])
-
-
-
-def profile_step(config, out=None, steps=3, seed=0):
-    """Print where the time of a training step on one thread goes, op by op; draw it into `out`, a .png, if given."""
-    rng = np.random.default_rng(seed)
-    height, width, _ = config.model.image
-    images = rng.integers(0, 256, (config.batch, height, width), dtype=np.uint8)
-    trainer = Trainer(config, images, np.zeros(config.batch, np.uint8), workers=1)
-    trainer.step()  # the first step pays for memory and tables
-    start = time.perf_counter()
-    with nn.profile() as table:
-        for _ in range(steps):
-            trainer.step()
-    total = (time.perf_counter() - start) / steps
-    rows = sorted(((s / steps, c // steps, b / steps, *key) for key, (s, c, b) in table.items()), reverse=True)
-    rest = total - sum(seconds for seconds, *_ in rows)
-    print(f"one step of {config.batch} images, preset {config.model.preset}, one thread: {total:.3f} s")
-    print(f"{'op':34s} {'ms':>8s} {'share':>7s} {'calls':>6s} {'MB':>8s}")
-    for seconds, calls, size, event, name in [*rows, (rest, 1, 0, "the rest:", "data, summing, Adam, EMA")]:
-        print(f"{event + ' ' + name:34s} {1e3 * seconds:8.1f} {seconds / total:7.1%} {calls:6d} {size / 1e6:8.1f}")
-    if out is not None:
-        plots.time_by_op(out, [(f"{name} ({event})", seconds) for seconds, _, _, event, name in rows], total)
-        print(out)

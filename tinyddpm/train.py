@@ -129,11 +129,12 @@ class Trainer:
         """Fetch the losses not read yet; waits for the device. FloatingPointError if one is not finite."""
         if not self.unread:
             return
-        read, self.unread = nn.to_numpy(self.model.xp.stack(self.unread)).tolist(), []
+        read = nn.to_numpy(self.model.xp.stack(self.unread)).tolist()
         for step, loss in enumerate(read, start=len(self.losses)):
             if not np.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss} at step {step}; lower the learning rate")
         self.losses += read
+        self.unread = []
 
     def run(self, steps=None, minutes=None):
         """Train on, yielding (step, loss), until `steps` steps are done in all, or for `minutes` from now."""
@@ -146,8 +147,13 @@ class Trainer:
         self.read_losses()
 
     def save(self, path):
-        """Write all that is needed to go on, exactly, to the checkpoint `path`. FloatingPointError as `read_losses`."""
+        """Write all that is needed to go on, exactly, to the checkpoint `path`.
+
+        FloatingPointError, writing nothing, where a loss or a weight is not finite.
+        """
         self.read_losses()
+        if not self.model.xp.isfinite(self.optimiser.flat).all():
+            raise FloatingPointError(f"the weights are not finite at step {self.steps_done}; lower the learning rate")
         arrays = {f"model/{name}": array for name, array in self.model.network.state_dict().items()}
         arrays |= {f"ema/{name}": array for name, array in self.ema.state_dict().items()}
         arrays |= {f"adam/{name}": array for name, array in self.optimiser.state_dict().items()}
