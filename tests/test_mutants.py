@@ -23,7 +23,7 @@ from tinyddpm.decoder import log_bin_mass
 from tinyddpm.flow import flow_log_prob
 from tinyddpm.forward import q_bridge
 from tinyddpm.loss import importance_timesteps
-from tinyddpm.oracle import finite_data
+from tinyddpm.oracle import finite_data, mixture_data
 from tinyddpm.reverse import (
     learned_variance,
     predict_x0,
@@ -207,6 +207,17 @@ def test_e23_the_cross_entropy_is_of_a_pixel_whatever_the_shape_of_an_image():
 def test_points_that_are_integers_or_float32_become_float64_data():
     for points in ([[0], [1]], np.array([[0], [1]], np.float32)):
         assert finite_data(points).means.dtype == np.float64
+
+
+def test_a_mixture_takes_one_variance_for_each_component():
+    means, x = np.zeros((2, 3)), np.ones((4, 3))
+    each, all_alike = (mixture_data([0.5, 0.5], means, v) for v in ([[0.3], [2.0]], [[0.3] * 3, [2.0] * 3]))
+    assert_close(each.log_prob(x), all_alike.log_prob(x))
+
+
+def test_what_is_rounding_beside_one_component_is_a_variance_of_another():
+    covariances = np.array([1e-16, 1.0])[:, None, None] * np.eye(2)
+    assert_close(mixture_data([0.5, 0.5], np.zeros((2, 2)), covariances).variances[0], np.full(2, 1e-16))
 
 
 def test_the_forms_of_the_bound_use_the_variance_that_was_asked_for():
