@@ -66,11 +66,11 @@ class RawModule:
     """As cupy.RawModule, for arrays of strict_device.py."""
 
     def __init__(self, code, options=()):
-        self.library, self.kinds = compiled(code, options), parameters_of(code)
+        self.loaded, self.kinds = compiled(code, options), parameters_of(code)
 
     def get_function(self, name):
         """launch(grid, block, arguments), which checks that each argument is what the kernel's parameter says."""
-        launch, kinds = self.library["launch_" + name], self.kinds[name]
+        launch, kinds = self.loaded["launch_" + name], self.kinds[name]
 
         def run(grid, block, arguments):
             assert len(grid) == len(block) == 1
