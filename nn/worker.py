@@ -160,8 +160,11 @@ def serve():
                 answer = _call(function, model, options, task), None
             except (Exception, SystemExit) as error:  # a script without a guard may exit as it is imported
                 answer = None, _sendable(error)
-            pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
-            answers.flush()
+            try:
+                pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
+                answers.flush()
+            except OSError:  # the caller is gone
+                return
 
 
 def _sendable(error):
