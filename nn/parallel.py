@@ -20,7 +20,7 @@ from nn.tape import gradients, no_grad
 
 __all__ = ["Parallel", "available_cores"]
 
-_LANES = 8
+_LANES = 16
 
 
 def available_cores():
@@ -37,8 +37,8 @@ class Parallel:
     """Runs functions over the shards of a batch, on `workers` processes (default: as many as there are cores).
 
     shard: the most samples at a time. On a GPU, where one launch should do as much as it can, use workers=1 and a large
-    shard. A batch is cut into at most eight *lanes*, however many workers there are, and what they give is added up by
-    halves, always in the same order: so the number of workers changes nothing, not even the last bit. A ninth worker
+    shard. A batch is cut into at most sixteen *lanes*, however many workers there are, and what they give is added up by
+    halves, always in the same order: so the number of workers changes nothing, not even the last bit. A seventeenth worker
     would find no lane.
 
     The functions are called as function(model, *rows): rows of each array of the batch (None is passed on as None). On
@@ -47,7 +47,7 @@ class Parallel:
     """
 
     def __init__(self, workers=None, shard=4):
-        self.workers = available_cores() if workers is None else workers
+        self.workers = min(available_cores(), _LANES) if workers is None else workers
         self.shard = shard
         if self.workers < 1 or shard < 1:
             raise ValueError(f"workers and shard must be at least 1, got {self.workers} and {shard}")
