@@ -1,8 +1,8 @@
 """One batch over many cores: each takes small shards of it through the whole of forward and backward.
 
 A shard of a few images keeps every activation in a core's cache, and memory depends on the shard and not on the batch.
-The cores are worker processes, not threads: NumPy's loops do release the interpreter's lock, but they take it again two
-thousand times a shard, and two threads that wait for each other do 1.4 times the work of one, two processes 1.7 times.
+The cores are worker processes, not threads: NumPy's loops do release the interpreter's lock, but they take it again after
+each, and two threads that wait for each other do 1.4 times the work of one, two processes 1.7 times.
 BLAS runs on one thread in each, and the calling process is itself one of the workers. Next: worker.py.
 """
 

@@ -179,6 +179,10 @@ def learning_rate(config):
 def load_config(path):
     """The TrainConfig in a checkpoint. CheckpointError if the file is damaged or not a checkpoint of this program."""
     _, values = checkpoint.load(path)
+    return _config(path, values)
+
+
+def _config(path, values):
     try:
         return TrainConfig.from_dict(values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -191,7 +195,8 @@ def load_model(path, xp=np, workers=None, average=True, precision="fp32"):
     CheckpointError if the file is damaged or not a checkpoint of this program.
     """
     nn.check_precision(precision, xp)
-    arrays, config = checkpoint.load(path)[0], load_config(path)
+    arrays, values = checkpoint.load(path)
+    config = _config(path, values)
     try:
         model = DiffusionModel(config.model, xp, workers, precision)
         model.network.load_state_dict(_group(arrays, "model/"))

@@ -17,6 +17,7 @@ import numpy as np
 
 import nn
 from nn import kernels
+from nn.precision import matrix_product
 
 WORKER = Path(__file__).with_name("worker.py")
 NAMES = ("tinyddpm", "torch-channels-last", "torch-compile")
@@ -132,7 +133,7 @@ def compare(precision, rounds):
 
 
 def largest_ops(cupy, precision, n=128):
-    """Five ops at the sizes where the network spends most: milliseconds, GFLOP/s, and GB/s of the least possible traffic."""
+    """Five ops at the sizes where the network spends most: their rates, of the least possible traffic, and shares of the GPU's."""
     def normal(*shape):
         return nn.Tensor(cupy.asarray(np.random.default_rng(0).standard_normal(shape, dtype=np.float32)), requires_grad=True)
 
@@ -154,11 +155,16 @@ def largest_ops(cupy, precision, n=128):
         "Adam": (lambda: kernels.adam(*flat, 0.9, 0.999, 1e-8, 1e-3, 1.0), 0, 7 * flat[0].nbytes),
         "noise": (lambda: nn.random.normal(0, "noise", 0, range(n), (28, 28, 1), cupy), 0, 4 * n * 784),
     }  # fmt: skip
-    print(f"\n| op, batch {n}, {precision} | ms | GFLOP/s | GB/s |\n|---|---|---|---|")
+    square, large = cupy.ones((8192, 8192), np.float32), cupy.ones(1 << 28, np.float32)
+    print(f"\n| op, batch {n}, {precision} | ms | GFLOP/s | of one large product's | GB/s | of a large copy's |\n" + "|---" * 6 + "|")
     with nn.precision(precision):
+        synchronise = cupy.cuda.Device().synchronize
+        products = 2 * square.size**1.5 / seconds_of(lambda: matrix_product(square, square), synchronise)
+        memory = 2 * large.nbytes / seconds_of(large.copy, synchronise)
         for name, (call, operations, traffic) in ops.items():
-            seconds = seconds_of(call, cupy.cuda.Device().synchronize)
-            print(f"| {name} | {1e3 * seconds:.3f} | {operations / seconds / 1e9:.0f} | {traffic / seconds / 1e9:.0f} |")
+            seconds = seconds_of(call, synchronise)
+            print(f"| {name} | {1e3 * seconds:.3f} | {operations / seconds / 1e9:.0f} | {operations / seconds / products:.0%} | "
+                  f"{traffic / seconds / 1e9:.0f} | {traffic / seconds / memory:.0%} |")  # fmt: skip
 
 
 def seconds_of(call, synchronise):
