@@ -24,8 +24,9 @@ smoke: $(VENV)/demo.stamp  ## the demo in some seconds, drawn into a folder that
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
 	$(BIN)/python demo/mnist.py --minutes 0.2 --images 32 --out "$$out"
 
-lint: $(VENV)/test.stamp  ## ruff
+lint: $(VENV)/test.stamp  ## ruff: faults, and the format
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 
 bench: $(VENV)/bench.stamp  ## the speed beside PyTorch's and the machine's own; on a GPU: DEVICE=cuda
 	$(BIN)/python tests/bench/bench.py --device $(DEVICE)
@@ -33,7 +34,7 @@ bench: $(VENV)/bench.stamp  ## the speed beside PyTorch's and the machine's own;
 	$(BIN)/python tests/bench/convolution.py
 
 kernels: $(VENV)/kernels.stamp  ## compile the GPU's kernels, by NVIDIA's compiler and as C++, and test them without a GPU
-	$(BIN)/python -m pytest -q tests/test_kernels.py tests/test_device_purity.py tests/test_precision.py
+	$(BIN)/python -m pytest -q tests/nn/gpu
 
 mutation: $(VENV)/mutation.stamp  ## change the mathematics line by line: which changes does no test notice?
 	$(BIN)/python -m mutmut run
@@ -51,10 +52,11 @@ $(VENV)/bench.stamp: EXTRAS = bench
 $(VENV)/kernels.stamp: EXTRAS = test,ctk
 $(VENV)/mutation.stamp: EXTRAS = demo,test,mutation
 
-# Where no package index answers, what is installed beside $(PYTHON) may be enough: tools/offline.py sees to that.
+# Where no package index answers, what is installed beside $(PYTHON) may be enough.
 $(VENV)/%.stamp: setup.py pyproject.toml | $(VENV)/bin/python
 	@echo "Installing tinyddpm[$(EXTRAS)] into $(VENV): about a minute"
-	@$(BIN)/python -m pip install -q -e '.[$(EXTRAS)]' || $(PYTHON) tools/offline.py $(VENV) $(EXTRAS)
+	@$(BIN)/python -m pip install -q -e '.[$(EXTRAS)]' || { $(PYTHON) -m venv --system-site-packages $(VENV) && \
+	$(BIN)/python -m pip install -q --no-index --no-build-isolation -e '.[$(EXTRAS)]'; }
 	@touch $@
 
 $(VENV)/bin/python:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 init = (here / "tinyddpm" / "__init__.py").read_text("utf-8")
@@ -17,19 +17,18 @@ setup(
     long_description_content_type="text/markdown",
     author="the tinyddpm authors",
     license="MIT",
-    packages=["tinyddpm", "nn"],
-    package_data={"nn": ["*.cu"]},
+    packages=find_packages(include=["nn", "nn.*", "tinyddpm", "tinyddpm.*"]),
+    package_data={"nn.gpu": ["*.cu"]},
     python_requires=">=3.11",
-    install_requires=["numpy>=2", "threadpoolctl>=3"],
+    install_requires=["numpy>=2", "threadpoolctl>=3", "cloudpickle>=3"],
     extras_require={
         "demo": ["matplotlib>=3.8", "pillow>=10", "tqdm>=4.60"],
         "cuda12": ["cupy-cuda12x>=13"],
         "cuda13": ["cupy-cuda13x>=13"],
         "ctk": ["nvidia-cuda-nvrtc-cu12"],  # to compile kernels.cu without a GPU
-        "mpi": ["mpi4py>=4"],
         "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.5"],
         "bench": ["torch>=2.4"],
         "mutation": ["mutmut>=3.6"],
     },
-    entry_points={"console_scripts": ["tinyddpm = tinyddpm.cli:main"]},
+    entry_points={"console_scripts": ["tinyddpm = tinyddpm.program.cli:main"]},
 )

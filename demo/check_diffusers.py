@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from tinyddpm.properties import check
+from tinyddpm.properties.checks import check
 
 try:
     import torch
@@ -111,11 +111,14 @@ ADAPTERS = [
     *(DDPM(steps=50, timestep_spacing=name) for name in ("leading", "linspace", "trailing")),
     DDPM(steps=50, timestep_spacing="trailing", variance_type="fixed_large"),
     *(DDIM(eta=eta) for eta in (0.0, 0.5, 1.0)),
-    *(DDIM(eta=eta, steps=50, timestep_spacing=name)
-      for name in ("leading", "linspace", "trailing") for eta in (0.0, 1.0)),
+    *(
+        DDIM(eta=eta, steps=50, timestep_spacing=name)
+        for name in ("leading", "linspace", "trailing")
+        for eta in (0.0, 1.0)
+    ),
     DDIM(steps=30, timestep_spacing="trailing"),
     DDIM(steps=50, set_alpha_to_one=False),
-]  # fmt: skip
+]
 
 
 def main():

@@ -1,7 +1,7 @@
 """A digit classifier on `nn`, and a judge of samples: how many would it call a digit with certainty?
 
-    tinyddpm sample runs/mnist --n 1000 --labels 0,1,2,3,4,5,6,7,8,9 --out samples.npz
-    python demo/classifier.py --samples samples.npz
+tinyddpm sample runs/mnist --n 1000 --labels 0,1,2,3,4,5,6,7,8,9 --out samples.npz
+python demo/classifier.py --samples samples.npz
 """
 
 import argparse
@@ -9,8 +9,8 @@ import argparse
 import numpy as np
 
 import nn
-from tinyddpm.data import load, to_model
-from tinyddpm.progress import progress
+from tinyddpm.data.images import load, to_model
+from tinyddpm.data.progress import progress
 
 
 class Classifier(nn.Module):
@@ -43,7 +43,7 @@ def train(model, data, epochs, batch=64, seed=0):
     """Adam with a cosine learning rate, on cross entropy."""
     rng, cores = np.random.default_rng(seed), nn.Parallel(shard=8)
     steps = epochs * len(data.images) // batch
-    optimiser = nn.AdamW(model.parameters(), nn.warmup(3e-3, 50, nn.cosine(3e-3, steps)))
+    optimiser = nn.AdamW(model.parameters(), nn.rates.warmup(3e-3, 50, nn.rates.cosine(3e-3, steps)))
     for _ in progress(range(steps), desc="training the classifier"):
         chosen = rng.integers(len(data.images), size=batch)
         x = to_model(shifted(data.images[chosen], rng))

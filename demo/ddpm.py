@@ -13,8 +13,8 @@ from PIL import Image
 
 import nn
 from tinyddpm import NoiseSchedule, q_sample
-from tinyddpm.data import from_model, load, to_model
-from tinyddpm.unet import UNet, UNetConfig
+from tinyddpm.data.images import from_model, load, to_model
+from tinyddpm.program.unet import UNet, UNetConfig
 
 T, BATCH = 1000, 64
 rng = np.random.default_rng(0)
@@ -25,7 +25,7 @@ schedule = NoiseSchedule.cosine(T)
 # The network: looks at x_t and t, and predicts v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0. (E24)
 network = UNet(UNetConfig(width=16, multipliers=(1, 2, 2), T=T))
 parameters = network.parameters()
-optimiser = nn.Adam(parameters, nn.warmup(2e-3, steps=100))
+optimiser = nn.Adam(parameters, nn.rates.warmup(2e-3, steps=100))
 average = nn.EMA(parameters, decay=0.999)
 cores = nn.Parallel(shard=8)  # a batch in shards of 8 images, one process a core
 

@@ -13,13 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import nn
-from tinyddpm.continuous import (
-    CosineLogSNR,
-    LearnedLogSNR,
-    LinearLogSNR,
-    diffusion_loss,
-    signal_and_noise,
-)
+from tinyddpm.theory.continuous import CosineLogSNR, LearnedLogSNR, LinearLogSNR, diffusion_loss, signal_and_noise
 
 HIGH, LOW = 10.0, -8.0
 VARIANCES = 1 / np.arange(1, 33) ** 2.0  # of the data, one a dimension
@@ -42,7 +36,7 @@ def estimates(schedule, n):
 def learn(pieces=24, steps=1500, batch=256):
     """A schedule of straight pieces, trained to lower the mean square of the estimates."""
     weights = nn.tensor(np.ones(pieces), requires_grad=True)
-    optimiser = nn.Adam([weights], nn.cosine(0.1, steps))
+    optimiser = nn.Adam([weights], nn.rates.cosine(0.1, steps))
     for _ in range(steps):
         loss = (estimates(LearnedLogSNR(HIGH, LOW, weights), batch) ** 2).mean()
         optimiser.zero_grad()

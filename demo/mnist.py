@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from tinyddpm.run import checkpoint_path, evaluate_run, plot_run, run_config, train_run
-from tinyddpm.train import TrainConfig
+from tinyddpm.program.run import checkpoint_path, evaluate_run, plot_run, run_config, train_run
+from tinyddpm.program.train import TrainConfig
 
 
 def main():
@@ -30,8 +30,10 @@ def main():
     evaluate_run(run, images=arguments.images, device=arguments.device)
     for path in plot_run(run, out, device=arguments.device):
         print(path)
-    print(f"\nLook at {out / 'digits.png'}: real digits beside generated ones. Then try:\n"
-          f"  tinyddpm sample {run} --label 7 --guidance 2 --out {out / 'sevens.png'}")  # fmt: skip
+    print(
+        f"\nLook at {out / 'digits.png'}: real digits beside generated ones. Then try:\n"
+        f"  tinyddpm sample {run} --label 7 --guidance 2 --out {out / 'sevens.png'}"
+    )
 
 
 if __name__ == "__main__":

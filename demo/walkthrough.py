@@ -14,11 +14,11 @@ import numpy as np
 from walkthrough_figures import draw_bound, draw_estimators, draw_last_term, draw_score
 
 from tinyddpm import Gaussian, NoiseSchedule, loss, q_posterior, q_sample, q_step, variational_bound
-from tinyddpm import bound_forms as forms
 from tinyddpm.bound import denoising_term, prior_term, reconstruction_term
-from tinyddpm.oracle import Oracle, mixture_data
 from tinyddpm.prediction import eps_from_x0, mean_from_eps, score_from_x0, x0_from_score
 from tinyddpm.reverse import p_mean_variance
+from tinyddpm.theory import bound_forms as forms
+from tinyddpm.theory.oracle import Oracle, mixture_data
 
 DATA = mixture_data([0.3, 0.7], [[-0.7], [0.5]], [[0.04], [0.02]])
 X0 = np.array([[0.4]])  # the one data point that we follow, (N, d) = (1, 1)
@@ -70,8 +70,10 @@ def model_log_likelihood(schedule, x0):
 def likelihood():
     print("1. -log p(x_0): the model is a chain, and its likelihood an integral over x_1..x_T")
     logs = Gaussian(np.zeros((3000, 1)), 1.0).log_prob(RNG.standard_normal((3000, 1)))
-    print(f"  why the log: of {len(logs)} densities the product is {np.exp(logs).prod()} in floating point, "
-          f"the sum of logarithms {logs.sum():.1f}")  # fmt: skip
+    print(
+        f"  why the log: of {len(logs)} densities the product is {np.exp(logs).prod()} in floating point, "
+        f"the sum of logarithms {logs.sum():.1f}"
+    )
     assert np.exp(logs).prod() == 0
     nll = -model_log_likelihood(SCHEDULE, X0)
     print(f"  -log p(x_0) of the model, integrated on a grid      {nll:.6f} nats")
@@ -97,8 +99,9 @@ def three_terms(nll):
     print(f"  L_T {prior:.2e} (small, not zero), sum of L_1..L_T-1 {steps.sum():.6f}, L_0 {last:.6f}")
     print(f"  the bound {bound:.6f}, {bound - nll:.6f} above -log p(x_0)")
     assert prior > 0 and bound > nll
-    drawn = variational_bound(SCHEDULE, MODEL, np.repeat(X0, 20000, axis=0), normal((20000, 1)), SIGMA2,
-                              decoder=Gaussian.log_prob).total  # fmt: skip
+    drawn = variational_bound(
+        SCHEDULE, MODEL, np.repeat(X0, 20000, axis=0), normal((20000, 1)), SIGMA2, decoder=Gaussian.log_prob
+    ).total
     error = drawn.std() / len(drawn) ** 0.5
     print(f"  the same from one random x_t for each t, 20000 times: {drawn.mean():.6f} +- {error:.6f}")
     assert abs(drawn.mean() - bound) < 4 * error
@@ -160,8 +163,10 @@ def which_noise(t=20):
     worst = abs(right - mean).argmax()
     same("the posterior's mean from the total noise, at its worst", right[worst, 0], mean[worst, 0])
     wrong = float(np.mean((mean_from_eps(SCHEDULE, last, xt, t) - mean) ** 2) ** 0.5)
-    print(f"  with the last step's noise instead it is off by {wrong:.4f}; one step is only "
-          f"{SCHEDULE.beta[t] ** 0.5:.4f} wide")  # fmt: skip
+    print(
+        f"  with the last step's noise instead it is off by {wrong:.4f}; one step is only "
+        f"{SCHEDULE.beta[t] ** 0.5:.4f} wide"
+    )
     assert wrong > 0.1 * SCHEDULE.beta[t] ** 0.5
     share, measured = (SCHEDULE.beta[t] / SCHEDULE.one_minus_alpha_bar[t]) ** 0.5, float(np.mean(eps * last))
     print(f"  their correlation is sqrt(beta/(1 - alpha_bar)) = {share:.4f}, measured {measured:.4f}")

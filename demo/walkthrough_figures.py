@@ -50,8 +50,12 @@ def draw_last_term(path, l0, best, beta_tilde_2, beta_1):
     points = ("$E|x_0 - \\hat x_0|^2$, the best", best, GREEN), ("$\\tilde\\beta_2$", beta_tilde_2, BLUE)
     for name, variance, color in (*points, ("$\\beta_1$", beta_1, RED)):
         ax.plot(variance, l0(variance), "o", color=color, ms=8, label=f"{name} = {variance:.4f}")
-    ax.set(xlabel="$\\sigma_1^2$ (0 would make it infinite)", ylabel="$L_0$ in nats",
-           title="Which variance at t = 1", ylim=(l0(best) - 0.3, l0(best) + 4))  # fmt: skip
+    ax.set(
+        xlabel="$\\sigma_1^2$ (0 would make it infinite)",
+        ylabel="$L_0$ in nats",
+        title="Which variance at t = 1",
+        ylim=(l0(best) - 0.3, l0(best) + 4),
+    )
     save(fig, path)
 
 

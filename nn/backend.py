@@ -1,4 +1,4 @@
-"""NumPy or CuPy behind one name, `xp`: which module an array belongs to, and how to move it. Next: tensor.py."""
+"""NumPy or CuPy behind one name, `xp`: which module an array belongs to, and how to move it. Next: tensors.py."""
 
 import ctypes
 import functools

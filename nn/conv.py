@@ -11,11 +11,11 @@ import functools
 
 import numpy as np
 
-from nn import kernels
+from nn.cache import remembered
+from nn.gpu import kernels
+from nn.gpu.precision import matrix_product, products_in
 from nn.norm import sum_pixels
-from nn.precision import matrix_product, products_in
-from nn.remember import remembered
-from nn.tensor import check_devices, node
+from nn.tensors import check_devices, node
 
 __all__ = ["conv2d", "conv2d_im2col", "conv2d_winograd", "conv2d_loops"]
 
@@ -41,11 +41,15 @@ def _check(x, weight, bias, stride, padding):
     if bias is None:
         raise ValueError("conv2d needs a bias, (O,) or (N, O); this layer was made without one, so pass it in the call")
     if bias.shape not in ((weight.shape[3],), (x.shape[0], weight.shape[3])):
-        raise ValueError(f"the bias must be ({weight.shape[3]},) or ({x.shape[0]}, {weight.shape[3]}), got {bias.shape}")
+        raise ValueError(
+            f"the bias must be ({weight.shape[3]},) or ({x.shape[0]}, {weight.shape[3]}), got {bias.shape}"
+        )
     if stride < 1 or padding < 0:
         raise ValueError(f"conv2d needs stride >= 1 and padding >= 0, got {stride} and {padding}")
     if min(n + 2 * padding - k for n, k in zip(x.shape[1:3], weight.shape[:2], strict=True)) < 0:
-        raise ValueError(f"the filter {weight.shape[:2]} is larger than the padded image {x.shape[1:3]} + 2 * {padding}")
+        raise ValueError(
+            f"the filter {weight.shape[:2]} is larger than the padded image {x.shape[1:3]} + 2 * {padding}"
+        )
 
 
 def conv2d_loops(x, weight, bias, stride=1, padding=0):
@@ -121,9 +125,15 @@ def _sum_windows(columns, shape, stride, padding, xp):
 
 _A = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 _B = np.array(
-    [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
-     [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
-)  # fmt: skip
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ]
+)
 _G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from nn import conv, norm, ops
 from nn.backend import to_device, to_numpy
-from nn.tensor import Tensor
+from nn.tensors import Tensor
 
 __all__ = ["Module", "Linear", "Conv2d", "GroupNorm", "LayerNorm", "Embedding", "Dropout", "Attention", "Sequential"]
 
@@ -55,9 +55,7 @@ class Module:
             raise ValueError(f"state does not fit: missing {missing}, unknown {unknown}")
         for name, p in own.items():
             if p.shape != state[name].shape or p.dtype != state[name].dtype:
-                raise ValueError(
-                    f"{name}: expected {p.dtype} {p.shape}, got {state[name].dtype} {state[name].shape}"
-                )
+                raise ValueError(f"{name}: expected {p.dtype} {p.shape}, got {state[name].dtype} {state[name].shape}")
         for name, p in own.items():
             p.data[...] = to_device(state[name], p.xp)
         return self

@@ -9,8 +9,8 @@ import functools
 
 import numpy as np
 
-from nn import kernels
-from nn.tensor import check_devices, is_recorded, node
+from nn.gpu import kernels
+from nn.tensors import check_devices, is_recorded, node
 
 __all__ = ["group_norm", "group_norm_silu", "layer_norm"]
 
@@ -62,11 +62,7 @@ def _by_kernels(x, weight, bias, groups, silu):
     """Both of the above on a GPU: seven launches, forward and backward, not some fifty. Keeps x, mean and std."""
     a, w, b = x.data, weight.data, bias.data
     y, mean, inverse_std = kernels.group_norm(a, w, b, groups, EPSILON, silu)
-    return node(
-        y,
-        (x, weight, bias),
-        lambda g: kernels.group_norm_gradients(g, a, w, b, mean, inverse_std, silu),
-    )
+    return node(y, (x, weight, bias), lambda g: kernels.group_norm_gradients(g, a, w, b, mean, inverse_std, silu))
 
 
 def layer_norm(x, weight, bias):

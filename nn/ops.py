@@ -7,12 +7,10 @@ the result `g` into one gradient per parent. `x.xp` is numpy or cupy. Next: conv
 import numpy as np
 
 from nn.random import next_uniform
-from nn.tensor import Tensor, node
+from nn.tensors import Tensor, node
 
-__all__ = [
-    "exp", "log", "sqrt", "tanh", "sigmoid", "silu", "relu", "softplus", "clip", "where",
-    "concatenate", "pad", "softmax", "log_softmax", "embedding", "dropout", "attention", "mse", "cross_entropy",
-]  # fmt: skip
+__all__ = ["exp", "log", "sqrt", "tanh", "sigmoid", "silu", "relu", "softplus", "clip", "where", "concatenate", "pad"]
+__all__ += ["softmax", "log_softmax", "embedding", "dropout", "attention", "mse", "cross_entropy"]
 
 
 def exp(x):
@@ -181,7 +179,9 @@ def attention(query, key, value):
     query, key, value: (..., L, D), (..., M, D) and (..., M, E); returns (..., L, E).
     """
     if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
-        raise ValueError(f"attention needs (..., L, D), (..., M, D), (..., M, E), got {query.shape}, {key.shape}, {value.shape}")
+        raise ValueError(
+            f"attention needs (..., L, D), (..., M, D), (..., M, E), got {query.shape}, {key.shape}, {value.shape}"
+        )
     axes = (*range(key.ndim - 2), key.ndim - 1, key.ndim - 2)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(axes)
     return softmax(scores) @ value

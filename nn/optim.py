@@ -8,10 +8,10 @@ import math
 
 import numpy as np
 
-from nn import kernels
 from nn.backend import array_module, to_numpy
+from nn.gpu import kernels
 
-__all__ = ["flatten", "SGD", "Adam", "AdamW", "EMA", "clip_by_global_norm", "constant", "warmup", "linear", "cosine"]
+__all__ = ["flatten", "SGD", "Adam", "AdamW", "EMA", "clip_by_global_norm"]
 
 _BLOCK = 1 << 15  # entries updated at a time: five float32 blocks of 128 KiB fit in a core's cache
 
@@ -54,7 +54,9 @@ def _same_memory(a, b):
 
 def _check_still_flat(parameters, flat):
     if any(p.data.base is not flat for p in parameters):
-        raise RuntimeError("a parameter's data has left the flat array: move or convert a network before it is optimised")
+        raise RuntimeError(
+            "a parameter's data has left the flat array: move or convert a network before it is optimised"
+        )
 
 
 def _blocks(size):
@@ -237,30 +239,8 @@ def clip_by_global_norm(gradient, limit):
     xp = array_module(gradient)
     size = xp.sqrt((gradient @ gradient).astype(np.float64))
     if xp is np and not math.isfinite(size):
-        raise FloatingPointError(f"the gradient's norm is {size}; lower the learning rate or look for a division by zero")
+        raise FloatingPointError(
+            f"the gradient's norm is {size}; lower the learning rate or look for a division by zero"
+        )
     gradient *= (limit / xp.maximum(size, limit)).astype(gradient.dtype)  # times 1 where it is short enough: no branch
     return size
-
-
-# Learning rates: functions that return a function of the step number 1, 2, ...
-
-
-def constant(rate):
-    """The same rate at every step."""
-    return lambda step: rate
-
-
-def warmup(rate, steps, then=None):
-    """Linearly up to `rate` over the first `steps` steps, then `then(step)` (by default `rate` for good)."""
-    then = then or constant(rate)
-    return lambda step: rate * step / steps if step <= steps else then(step)
-
-
-def linear(rate, steps, final=0.0):
-    """On a line from `rate` at step 0 to `final` at step `steps`, and `final` after it."""
-    return lambda step: final + (rate - final) * max(1 - step / steps, 0)
-
-
-def cosine(rate, steps, final=0.0):
-    """Half a cosine from `rate` at step 0 to `final` at step `steps`, and `final` after it."""
-    return lambda step: final + (rate - final) * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1)))

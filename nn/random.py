@@ -11,8 +11,8 @@ import zlib
 
 import numpy as np
 
-from nn import kernels
 from nn.backend import to_numpy
+from nn.gpu import kernels
 
 __all__ = ["philox", "uniform", "normal", "random_state", "next_uniform"]
 
@@ -57,7 +57,9 @@ def _checked(seed, step, samples):
     if not 0 <= seed < 2**32 or not 0 <= step < 2**64:
         raise ValueError(f"seed must be in 0..2^32 - 1 and step in 0..2^64 - 1, got {seed} and {step}")
     if samples.size and not (samples.dtype.kind in "iu" and 0 <= samples.min() and samples.max() < 2**32):
-        raise ValueError(f"samples must be integers in 0..2^32 - 1, got {samples.dtype} {samples.min()}..{samples.max()}")
+        raise ValueError(
+            f"samples must be integers in 0..2^32 - 1, got {samples.dtype} {samples.min()}..{samples.max()}"
+        )
     return samples
 
 
@@ -111,7 +113,9 @@ def next_uniform(shape, xp=np):
     """Uniform numbers for the next random layer of the enclosing `random_state`, shape (N, ...) as `shape`."""
     state = _state.get()
     if state is None:
-        raise RuntimeError("a layer that draws random numbers was called outside `with nn.random_state(seed, step, samples)`")
+        raise RuntimeError(
+            "a layer that draws random numbers was called outside `with nn.random_state(seed, step, samples)`"
+        )
     if len(state["samples"]) != shape[0]:
         raise ValueError(f"random_state names {len(state['samples'])} samples, the batch has {shape[0]}")
     state["drawn"] += 1

@@ -1,6 +1,6 @@
 """Images made larger and smaller. They are channels-last: (N, H, W, C). Next: layers.py."""
 
-from nn.tensor import node
+from nn.tensors import node
 
 __all__ = ["upsample_nearest", "average_pool"]
 

@@ -131,5 +131,3 @@ def unbroadcast(gradient, shape, vjp):
     if added < 0 or any(shape[i - added] != 1 for i in stretched if i >= added):
         raise ValueError(f"{op_name(vjp)}: the vjp gave shape {gradient.shape} for the gradient of an input {shape}")
     return gradient.sum(axis=stretched, keepdims=True).reshape(shape)
-
-

@@ -5,7 +5,7 @@ import contextlib
 import device
 import numpy as np
 import pytest
-import strict_device
+from device import strict_device
 from hypothesis import settings
 
 settings.register_profile("tinyddpm", derandomize=True, deadline=None, database=None)
@@ -13,20 +13,27 @@ settings.load_profile("tinyddpm")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--device", choices=("cpu", "cuda", "strict"), default="cpu", help="where the tests' arrays live: "
-                     "NumPy; a GPU; or a stand-in for CuPy that needs no GPU and refuses what CuPy does")  # fmt: skip
+    parser.addoption(
+        "--device",
+        choices=("cpu", "cuda", "strict"),
+        default="cpu",
+        help="where the tests' arrays live: "
+        "NumPy; a GPU; or a stand-in for CuPy that needs no GPU and refuses what CuPy does",
+    )
 
 
 session = contextlib.ExitStack()
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "cpu: is about NumPy or about processes and threads of the CPU; runs with --device cpu only")
+    config.addinivalue_line(
+        "markers", "cpu: is about NumPy or about processes and threads of the CPU; runs with --device cpu only"
+    )
     name = config.getoption("--device")
     if name == "strict":
         device.use(session.enter_context(strict_device.installed()))
         if strict_device.COMPILER is None:
-            from nn.kernels import plain_versions
+            from nn.gpu.kernels import plain_versions
 
             session.enter_context(plain_versions())
     if name == "cuda":

@@ -10,7 +10,7 @@ from strategies import betas
 import nn
 from tinyddpm import NoiseSchedule
 from tinyddpm.decoder import log_ndtr
-from tinyddpm.oracle import finite_data, gaussian_data, mixture_data
+from tinyddpm.theory.oracle import finite_data, gaussian_data, mixture_data
 
 COVARIANCE = np.array([[1.0, 0.5, -0.1], [0.5, 0.6, 0.2], [-0.1, 0.2, 0.4]])
 
@@ -30,6 +30,7 @@ def any_data(rng, kind, d=3, K=4):
 
 KINDS = ("gaussian", "diagonal", "mixture", "finite")
 kinds = st.sampled_from(KINDS)
+
 
 @contextmanager
 def exp_and_log_of_tensors():

@@ -137,8 +137,9 @@ def any_order(shape):
     signs = st.lists(st.booleans(), min_size=len(shape), max_size=len(shape))
     return st.builds(
         lambda order, ends: tuple(a - len(shape) if end else a for a, end in zip(order, ends, strict=True)),
-        st.permutations(range(len(shape))), signs,
-    )  # fmt: skip
+        st.permutations(range(len(shape))),
+        signs,
+    )
 
 
 def any_index(shape):
@@ -213,23 +214,36 @@ METHODS = {  # of Tensor
     "__rsub__": Op(lambda x: 2 - x, lambda a: 2 - a, one()),
     "__rmul__": Op(lambda x: 2 * x, lambda a: 2 * a, one()),
     "__rtruediv__": Op(lambda x: 2 / x, lambda a: 2 / a, one(positive)),
-    "__pow__": Op(Tensor.__pow__, lambda a, exponent: a**exponent,
-                  one(positive, exponent=st.sampled_from([-2, -0.5, 0, 0.5, 1, 2, 3]))),
+    "__pow__": Op(
+        Tensor.__pow__,
+        lambda a, exponent: a**exponent,
+        one(positive, exponent=st.sampled_from([-2, -0.5, 0, 0.5, 1, 2, 3])),
+    ),
     "__neg__": Op(operator.neg, np.negative, one()),
     "__matmul__": Op(operator.matmul, np.matmul, broadcast(signature="(i,j),(j,k)->(i,k)")),
-    "__rmatmul__": Op(lambda x: there(np.full((2, len(x)), 3, x.dtype)) @ x, lambda a: np.full((2, len(a)), 3) @ a,
-                      one(shape=shapes(2, 2))),
+    "__rmatmul__": Op(
+        lambda x: there(np.full((2, len(x)), 3, x.dtype)) @ x,
+        lambda a: np.full((2, len(a)), 3) @ a,
+        one(shape=shapes(2, 2)),
+    ),
     "sum": Op(Tensor.sum, np.sum, one(axis=some_axes, keepdims=st.booleans())),
     "mean": Op(Tensor.mean, np.mean, one(shape=shapes(min_side=1), axis=some_axes, keepdims=st.booleans())),
     "max": Op(Tensor.max, np.max, one(apart, shapes(min_side=1), axis=some_axes, keepdims=st.booleans())),
-    "reshape": Op(lambda x, to: x.reshape(to), lambda a, to: a.reshape(to),
-                  one(to=lambda shape: st.permutations(shape) | st.just((-1,)))),
-    "transpose": Op(lambda x, order: x.transpose(*order), lambda a, order: a.transpose(order or None),
-                    one(order=lambda shape: st.just(()) | any_order(shape))),
-    "__getitem__": Op(lambda x, index: x[index], lambda a, index: a[index],
-                      one(shape=shapes(1, 3, min_side=1), index=any_index)),
+    "reshape": Op(
+        lambda x, to: x.reshape(to),
+        lambda a, to: a.reshape(to),
+        one(to=lambda shape: st.permutations(shape) | st.just((-1,))),
+    ),
+    "transpose": Op(
+        lambda x, order: x.transpose(*order),
+        lambda a, order: a.transpose(order or None),
+        one(order=lambda shape: st.just(()) | any_order(shape)),
+    ),
+    "__getitem__": Op(
+        lambda x, index: x[index], lambda a, index: a[index], one(shape=shapes(1, 3, min_side=1), index=any_index)
+    ),
     "astype": Op(lambda x: x.astype(x.dtype), np.copy, one()),  # other dtypes: test_tensor.py
-}  # fmt: skip
+}
 
 FUNCTIONS = {  # of nn.__all__
     "exp": Op(nn.exp, np.exp, one()),
@@ -240,38 +254,38 @@ FUNCTIONS = {  # of nn.__all__
     "silu": Op(nn.silu, silu, one()),
     "relu": Op(nn.relu, lambda a: np.maximum(a, 0), one(apart)),
     "softplus": Op(nn.softplus, lambda a: np.log1p(np.exp(a)), one()),
-    "clip": Op(nn.clip, lambda a, low, high: np.clip(a, low, high),
-               one(apart, low=st.sampled_from([-9, -0.2, 0]), high=st.sampled_from([0.0, 0.3, 9]))),
-    "where": Op(lambda x, y, condition: nn.where(condition, x, y),
-                lambda x, y, condition: np.where(condition, x, y), masked()),
-    "concatenate": Op(lambda *xs, axis: nn.concatenate(xs, axis), lambda *xs, axis: np.concatenate(xs, axis),
-                      joined()),
+    "clip": Op(
+        nn.clip,
+        lambda a, low, high: np.clip(a, low, high),
+        one(apart, low=st.sampled_from([-9, -0.2, 0]), high=st.sampled_from([0.0, 0.3, 9])),
+    ),
+    "where": Op(
+        lambda x, y, condition: nn.where(condition, x, y), lambda x, y, condition: np.where(condition, x, y), masked()
+    ),
+    "concatenate": Op(lambda *xs, axis: nn.concatenate(xs, axis), lambda *xs, axis: np.concatenate(xs, axis), joined()),
     "pad": Op(nn.pad, lambda a, widths: np.pad(a, widths), one(shape=shapes(1), widths=any_widths)),
     "softmax": Op(nn.softmax, softmax, one(shape=shapes(1, min_side=1), axis=an_axis)),
-    "log_softmax": Op(nn.log_softmax, lambda a, axis: np.log(softmax(a, axis)),
-                      one(shape=shapes(1, min_side=1), axis=an_axis)),
-    "embedding": Op(nn.embedding, lambda table, index: table[index],
-                    one(shape=shapes(2, 2, 1), index=any_rows)),
-    "dropout": Op(dropout_in_a_state, dropout,
-                  one(shape=shapes(1, min_side=1), rate=st.sampled_from([0, 0.1, 0.5]))),
+    "log_softmax": Op(
+        nn.log_softmax, lambda a, axis: np.log(softmax(a, axis)), one(shape=shapes(1, min_side=1), axis=an_axis)
+    ),
+    "embedding": Op(nn.embedding, lambda table, index: table[index], one(shape=shapes(2, 2, 1), index=any_rows)),
+    "dropout": Op(dropout_in_a_state, dropout, one(shape=shapes(1, min_side=1), rate=st.sampled_from([0, 0.1, 0.5]))),
     "attention": Op(nn.attention, attention, broadcast(signature="(l,d),(m,d),(m,e)->(l,e)")),
     "mse": Op(nn.mse, lambda a, b: ((a - b) ** 2).mean(), twins()),
-    "cross_entropy": Op(nn.cross_entropy,
-                        lambda a, labels: -np.log(softmax(a, 1))[range(len(a)), labels].mean(), classified()),
+    "cross_entropy": Op(
+        nn.cross_entropy, lambda a, labels: -np.log(softmax(a, 1))[range(len(a)), labels].mean(), classified()
+    ),
     "group_norm": Op(nn.group_norm, group_norm, normed()),
-    "group_norm_silu": Op(nn.group_norm_silu, lambda *args, groups: silu(group_norm(*args, groups)),
-                          normed()),
+    "group_norm_silu": Op(nn.group_norm_silu, lambda *args, groups: silu(group_norm(*args, groups)), normed()),
     "layer_norm": Op(nn.layer_norm, layer_norm, normed(layer=True)),
     "conv2d": Op(nn.conv2d, conv2d_loops, convolved()),
-    "upsample_nearest": Op(nn.upsample_nearest, lambda a, factor: a.repeat(factor, 1).repeat(factor, 2),
-                           blocks()),
+    "upsample_nearest": Op(nn.upsample_nearest, lambda a, factor: a.repeat(factor, 1).repeat(factor, 2), blocks()),
     "average_pool": Op(nn.average_pool, average_pool, blocks()),
-}  # fmt: skip
+}
 
 VARIANTS = {  # what conv2d chooses between
     "conv2d_im2col": Op(conv2d_im2col, conv2d_loops, convolved()),
-    "conv2d_winograd": Op(conv2d_winograd, lambda x, w, b: conv2d_loops(x, w, b, 1, 1),
-                          convolved(winograd=True)),
-}  # fmt: skip
+    "conv2d_winograd": Op(conv2d_winograd, lambda x, w, b: conv2d_loops(x, w, b, 1, 1), convolved(winograd=True)),
+}
 
 OPS = METHODS | FUNCTIONS | VARIANTS

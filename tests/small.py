@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tinyddpm.model import ModelConfig
-from tinyddpm.train import TrainConfig
+from tinyddpm.program.model import ModelConfig
+from tinyddpm.program.train import TrainConfig
 
 SMALL = ModelConfig(preset="tiny", T=20, image=(8, 8, 1), unet={"width": 8, "heads": 2})
 BITS = ModelConfig(diffusion="binomial", preset="tiny", T=20, image=(8, 8, 1), unet={"width": 8, "heads": 2})

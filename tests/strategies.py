@@ -8,7 +8,8 @@ from device import there
 from hypothesis import strategies as st
 
 import nn
-from tinyddpm import SCHEDULES, named_schedule, properties
+from tinyddpm import SCHEDULES, named_schedule
+from tinyddpm.properties import checks as properties
 
 named_schedule = cache(named_schedule)
 NAMED_CASES = [(name, T) for name in SCHEDULES for T in (1, 2, 10, 1000)]

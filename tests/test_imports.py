@@ -9,19 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NN = sorted((ROOT / "nn").glob("*.py"))
-TINYDDPM = sorted((ROOT / "tinyddpm").glob("*.py"))
-DEMO = sorted((ROOT / "demo").glob("*.py"))
+NN = sorted((ROOT / "nn").rglob("*.py"))
+TINYDDPM = sorted((ROOT / "tinyddpm").rglob("*.py"))
+DEMO = sorted((ROOT / "demo").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-
-# The only modules that know both sides; every other one is mathematics.
-PROGRAM = {
-    "__main__", "checkpoint", "cli", "data", "evaluate", "files", "glyphs", "mnist", "model", "plots",
-    "process", "profile", "progress", "run", "train", "unet",
-}  # fmt: skip
-MATHEMATICS = [path for path in TINYDDPM if path.stem not in PROGRAM]
-# The identities as checks: the part of the mathematics that hypothesis drives.
-CHECKS = {"properties", "adapters", "identities"}
+PROGRAM = [path for path in TINYDDPM if path.parent.name == "program"]
+COMMAND = [path for path in TINYDDPM if path.name == "__main__.py"]
 
 
 def name(path):
@@ -29,37 +22,44 @@ def name(path):
 
 
 def module_of(path):
-    return f"{path.parent.name}.{path.stem}".removesuffix(".__init__")
+    """The dotted name of the module in a file."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def folder_of(path):
+    """The folder inside its package that a file lies in: "" at the top, "theory", "cpu"."""
+    return "/".join(path.relative_to(ROOT).parts[1:-1])
 
 
 def every(paths):
     return pytest.mark.parametrize("path", paths, ids=name)
 
 
-def imported(path):
-    """Full names of all that a file imports, anywhere in it: modules, and `module.name` for a name taken."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+def imported(path, at_import=False):
+    """Full names of all that a file imports: modules, and `module.name` for a name taken. at_import: not in functions."""
+    names, stack = set(), [ast.parse(path.read_text("utf-8"))]
+    while stack:
+        node = stack.pop()
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            module = ".".join(filter(None, [path.parent.name if node.level else "", node.module]))
-            names |= {f"{module}.{alias.name}" for alias in node.names}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        if not (at_import and isinstance(node, ast.FunctionDef)):
+            stack.extend(ast.iter_child_nodes(node))
     return names
 
 
-def modules_imported(path):
+def modules_imported(path, at_import=False):
     """The modules of tinyddpm and nn that a file imports, or takes a name from."""
-    names = imported(path)
-    modules = [f"{other.parent.name}.{other.stem}" for other in NN + TINYDDPM]
-    return {module for module in modules if any(f"{taken}.".startswith(f"{module}.") for taken in names)}
+    modules = set(map(module_of, NN + TINYDDPM))
+    return {full if full in modules else full.rpartition(".")[0] for full in imported(path, at_import)} & modules
 
 
 def top(names):
     return {full.split(".")[0] for full in names}
 
 
-# ---- who imports whom ----
+# ---- who imports whom: by folder ----
 
 
 @every(NN)
@@ -67,17 +67,32 @@ def test_nn_knows_nothing_of_diffusion(path):
     assert "tinyddpm" not in top(imported(path))
 
 
-@every(MATHEMATICS)
-def test_the_mathematics_imports_numpy_and_itself_only(path):
+@every([path for path in TINYDDPM if path not in PROGRAM + COMMAND])
+def test_only_the_program_imports_nn(path):
+    assert "nn" not in top(imported(path))
+
+
+@every([path for path in TINYDDPM if folder_of(path) in ("", "theory") and path not in COMMAND])
+def test_the_mathematics_imports_numpy_and_the_standard_library_only(path):
     allowed = {"numpy", "tinyddpm", "cupy"}  # CuPy inside functions: see what importing loads, below
-    if path.stem in CHECKS:
-        allowed.add("hypothesis")
     assert top(imported(path)) - set(sys.stdlib_module_names) <= allowed
-    assert not {module.split(".")[1] for module in modules_imported(path)} & PROGRAM
+
+
+@every([path for path in TINYDDPM if folder_of(path) == "" and path not in COMMAND])
+def test_the_evenings_read_imports_no_folder_below(path):
+    """`__init__` hands names of the program over when they are asked for, inside a function."""
+    modules = modules_imported(path, at_import=path.name == "__init__.py")
+    assert not [module for module in modules if module.count(".") > 1]
+
+
+@every([path for path in TINYDDPM if folder_of(path) != "program" and path not in COMMAND])
+def test_nothing_imports_the_program(path):
+    modules = modules_imported(path, at_import=path.name == "__init__.py")
+    assert not [module for module in modules if module.startswith("tinyddpm.program")]
 
 
 def test_no_module_imports_itself_in_a_circle():
-    edges = {f"{path.parent.name}.{path.stem}": modules_imported(path) for path in NN + TINYDDPM}
+    edges = {module_of(path): modules_imported(path, at_import=True) - {module_of(path)} for path in NN + TINYDDPM}
     while leaves := [module for module, needs in edges.items() if not needs]:
         for leaf in leaves:
             del edges[leaf]
@@ -86,13 +101,22 @@ def test_no_module_imports_itself_in_a_circle():
     assert not edges
 
 
+@every(NN + TINYDDPM)
+def test_no_name_of_a_package_shadows_one_of_its_modules(path):
+    if path.name == "__init__.py":
+        package = importlib.import_module(module_of(path))
+        for module in path.parent.glob("[!_]*.py"):
+            value = getattr(package, module.stem, None)
+            assert not callable(value), f"{module_of(path)}.{module.stem} is a function and a module"
+
+
 @every(DEMO)
 def test_the_demo_uses_public_names_only(path):
     for full in imported(path):
         module, _, taken = full.rpartition(".")
         if module.split(".")[0] in ("nn", "tinyddpm"):
-            public = importlib.import_module(module).__all__
             submodule = (ROOT / module.replace(".", "/") / f"{taken}.py").exists()
+            public = getattr(importlib.import_module(module), "__all__", dir(importlib.import_module(module)))
             assert taken in public or submodule, f"{full} is not public"
 
 
@@ -109,7 +133,7 @@ def test_import_tinyddpm_takes_under_a_third_of_a_second():
 
 
 def test_importing_loads_no_optional_package():
-    modules = [module_of(path) for path in NN + TINYDDPM if path.stem not in CHECKS | {"__main__"}]
+    modules = [module_of(path) for path in NN + TINYDDPM if path not in COMMAND]
     code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
     loaded = top(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split())
     assert not loaded & {"matplotlib", "PIL", "tqdm", "cupy", "torch", "hypothesis", "mpi4py", "scipy"}
@@ -120,7 +144,7 @@ def test_importing_loads_no_optional_package():
 
 @every(NN + TINYDDPM + DEMO + TESTS)
 def test_a_file_can_be_held_in_the_head(path):
-    limit = 400 if path in TESTS else 300  # tests are a list, read a piece at a time
+    limit = 400 if path in TESTS or path.name == "run.py" else 300  # tests are a list, read a piece at a time
     assert len(path.read_text("utf-8").splitlines()) <= limit
 
 
@@ -129,7 +153,7 @@ def test_every_module_says_what_it_is(path):
     assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
 
 
-@every(NN + [path for path in TINYDDPM if path.stem != "__main__"])
+@every([path for path in NN + TINYDDPM if path not in COMMAND and module_of(path) != "nn"])
 def test_all_is_true(path):
     module = importlib.import_module(module_of(path))
     assert len(set(module.__all__)) == len(module.__all__)

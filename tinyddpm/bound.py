@@ -10,17 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from .decoder import discretised_log_prob
-from .forward import posterior_coefficients, q_sample
-from .gather import check_like, check_t, gather, spread
-from .gaussian import Gaussian, sum_per_sample
-from .loss import l_simple
-from .reverse import learned_variance, p_mean_variance, predict_x0, reverse_variance
+from tinyddpm.coefficients import check_like, check_t, gather, spread
+from tinyddpm.decoder import discretised_log_prob
+from tinyddpm.forward import posterior_coefficients, q_sample
+from tinyddpm.gaussian import Gaussian, sum_per_sample
+from tinyddpm.loss import l_simple
+from tinyddpm.reverse import learned_variance, p_mean_variance, predict_x0, reverse_variance
 
-__all__ = [
-    "Bound", "variational_bound", "prior_term", "denoising_term", "reconstruction_term", "step_kl",
-    "l_hybrid", "bits_per_dim",
-]  # fmt: skip
+__all__ = ["Bound", "variational_bound", "prior_term", "denoising_term", "reconstruction_term", "step_kl", "l_hybrid"]
+__all__ += ["bits_per_dim"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +39,8 @@ class Bound:
 
 
 def variational_bound(
-    schedule, denoise, x0, noise, variance="beta_tilde", clip=None, decoder=discretised_log_prob,
-    progress=None,
-):  # fmt: skip
+    schedule, denoise, x0, noise, variance="beta_tilde", clip=None, decoder=discretised_log_prob, progress=None
+):
     """The whole bound, from one draw of each x_t: a `Bound`. (Ho et al. 2020 eq. 5; E14)
 
     x0: (N, ...) floating; noise(t) -> standard normal like x0, for t = 1..T. variance: as in
@@ -88,9 +85,7 @@ def step_kl(schedule, x0, x0_hat, t, variance="beta_tilde"):
     return q.kl(Gaussian(0.0 * x0, reverse_variance(schedule, variance, x0, t)))  # E19
 
 
-def reconstruction_term(
-    schedule, denoise, x0, noise, variance="beta_tilde", clip=None, decoder=discretised_log_prob
-):
+def reconstruction_term(schedule, denoise, x0, noise, variance="beta_tilde", clip=None, decoder=discretised_log_prob):
     """L_0 = -log p(x_0 | x_1) at x_1 drawn with `noise`: (N,). Arguments as in `variational_bound`. (E21)"""
     x1 = q_sample(schedule, x0, 1, noise)
     x0_hat = predict_x0(denoise, schedule, x1, 1, clip)

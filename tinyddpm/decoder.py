@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 
-from .gather import check_like
-from .gaussian import sum_per_sample
+from tinyddpm.coefficients import check_like
+from tinyddpm.gaussian import sum_per_sample
 
 __all__ = ["discretised_log_prob", "discretised_log_prob_gradient", "log_bin_mass", "log_ndtr"]
 

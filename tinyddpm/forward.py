@@ -5,13 +5,11 @@ Everything here is Gaussian and exact. Read prediction.py and reverse.py next.
 
 import numpy as np
 
-from .gather import check_like, check_t, gather, spread
-from .gaussian import Gaussian
+from tinyddpm.coefficients import check_like, check_t, gather, spread
+from tinyddpm.gaussian import Gaussian
 
-__all__ = [
-    "q_step", "q_transition", "q_sample", "q_marginal", "q_jump", "q_posterior", "posterior_coefficients",
-    "q_bridge",
-]  # fmt: skip
+__all__ = ["q_step", "q_transition", "q_sample", "q_marginal", "q_jump", "q_posterior", "posterior_coefficients"]
+__all__ += ["q_bridge"]
 
 
 def q_transition(schedule, x_prev, t):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .gather import check_like
+from tinyddpm.coefficients import check_like
 
 __all__ = ["Gaussian", "STANDARD_NORMAL", "gaussian_kl", "sum_per_sample"]
 

@@ -7,14 +7,12 @@ import math
 
 import numpy as np
 
-from .gather import check_like, check_t
-from .gaussian import sum_per_sample
-from .reverse import variance_table
+from tinyddpm.coefficients import check_like, check_t
+from tinyddpm.gaussian import sum_per_sample
+from tinyddpm.reverse import variance_table
 
-__all__ = [
-    "l_simple", "loss_weight", "snr_weight", "uniform_timesteps", "stratified_timesteps",
-    "importance_timesteps", "importance_probabilities", "draw_variance",
-]  # fmt: skip
+__all__ = ["l_simple", "loss_weight", "snr_weight", "uniform_timesteps", "stratified_timesteps", "importance_timesteps"]
+__all__ += ["importance_probabilities", "draw_variance"]
 
 
 def l_simple(target, prediction):
@@ -69,13 +67,7 @@ def mean_weight(schedule, t, variance):
     return 1 / (2 * variance_table(schedule, variance)[t])  # E19
 
 
-LOSS_WEIGHTS = {
-    "eps": eps_weight,
-    "x0": x0_weight,
-    "v": v_weight,
-    "score": score_weight,
-    "mean": mean_weight,
-}
+LOSS_WEIGHTS = {"eps": eps_weight, "x0": x0_weight, "v": v_weight, "score": score_weight, "mean": mean_weight}
 
 
 def snr_weight(schedule, t):

@@ -4,13 +4,11 @@ Given (x_t, t) they are linear bijections of each other (E24), so all go through
 Everywhere x_t and the prediction are (N, ...) floating and alike, t is in 1..T, an integer or integers (N,).
 """
 
-from .forward import posterior_coefficients, q_posterior
-from .gather import check_like, check_t, gather, spread
+from tinyddpm.coefficients import check_like, check_t, gather, spread
+from tinyddpm.forward import posterior_coefficients, q_posterior
 
-__all__ = [
-    "x0_from_eps", "eps_from_x0", "x0_from_v", "v_from_x0", "x0_from_score", "score_from_x0", "x0_from_mean",
-    "mean_from_x0", "mean_from_eps", "PREDICTIONS", "x0_from", "from_x0", "convert",
-]  # fmt: skip
+__all__ = ["x0_from_eps", "eps_from_x0", "x0_from_v", "v_from_x0", "x0_from_score", "score_from_x0", "x0_from_mean"]
+__all__ += ["mean_from_x0", "mean_from_eps", "PREDICTIONS", "x0_from", "from_x0", "convert"]
 
 
 def signal_and_noise(schedule, xt, t):

@@ -8,15 +8,14 @@ from functools import partial
 
 import numpy as np
 
-from .forward import q_posterior
-from .gather import check_like, check_t, gather, spread
-from .gaussian import Gaussian, exp
-from .prediction import eps_from_x0, mean_from_eps
+from tinyddpm.coefficients import check_like, check_t, gather, spread
+from tinyddpm.forward import q_posterior
+from tinyddpm.gaussian import Gaussian, exp
+from tinyddpm.prediction import eps_from_x0, mean_from_eps
 
-__all__ = [
-    "p_mean_variance", "p_mean_variance_eps", "reverse_variance", "variance_table", "learned_variance",
-    "ddim_step", "second_order_step", "predict_x0", "reverse_process", "SAMPLERS", "sample", "walk", "ddim_encode",
-]  # fmt: skip
+__all__ = ["p_mean_variance", "p_mean_variance_eps", "reverse_variance", "variance_table", "learned_variance"]
+__all__ += ["ddim_step", "second_order_step", "predict_x0", "reverse_process", "SAMPLERS", "sample", "walk"]
+__all__ += ["ddim_encode"]
 
 
 # ---- one step ----
@@ -147,8 +146,18 @@ def is_zero(variance):
 SAMPLERS = ("ancestral", "ancestral_eps", "ddim", "dpm_solver")
 
 
-def sample(denoise, schedule, x_T, noise, sampler="ancestral", eta=0.0, variance="beta_tilde", clip=True,
-           progress=None, keep=None):  # fmt: skip
+def sample(
+    denoise,
+    schedule,
+    x_T,
+    noise,
+    sampler="ancestral",
+    eta=0.0,
+    variance="beta_tilde",
+    clip=True,
+    progress=None,
+    keep=None,
+):
     """x_0 drawn with the model `denoise(xt, t) -> x0_hat`, starting from x_T, standard normal (N, ...).
 
     noise(t) -> standard normal like x_T. sampler: one of SAMPLERS; `variance` is of the ancestral ones, `eta`

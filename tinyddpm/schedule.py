@@ -5,7 +5,7 @@ from functools import cached_property, wraps
 
 import numpy as np
 
-from .gather import check_t, gather, is_integer, spread
+from tinyddpm.coefficients import check_t, gather, is_integer, spread
 
 __all__ = ["NoiseSchedule", "SCHEDULES", "named_schedule", "gather", "check_t", "spread"]
 

@@ -55,7 +55,8 @@ def environment():
         "processor": processor(),
         "Python, NumPy": f"{platform.python_version()}, {np.__version__}",
         "BLAS of NumPy": ", ".join(blas),
-        "OPENBLAS variables": ", ".join(f"{k}={v}" for k, v in os.environ.items() if k.startswith("OPENBLAS")) or "none",
+        "OPENBLAS variables": ", ".join(f"{k}={v}" for k, v in os.environ.items() if k.startswith("OPENBLAS"))
+        or "none",
     }
     if importlib.util.find_spec("torch"):
         import torch
@@ -102,7 +103,9 @@ def main():
         difference = np.abs(outputs - expected).max() / np.abs(expected).max()
         assert difference < 1e-4, f"{name} computes something else: relative difference {difference:.1e}"
 
-    print(f"{environment()}\n\nSeconds: median (min to max) of {arguments.rounds}; in brackets, its ratio to tinyddpm's.\n")
+    print(
+        f"{environment()}\n\nSeconds: median (min to max) of {arguments.rounds}; in brackets, its ratio to tinyddpm's.\n"
+    )
     print("| case | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
     for case, batch in CASES:
         times = {name: [] for name in names}
@@ -129,7 +132,10 @@ def main():
         for case, batch in (("train", 128), ("train", 1024)):
             eager = [n for n in names if n != "torch-compile" and (batch == 128 or n != "numpy-im2col")]
             cells = {name: f"{peak_memory(name, case, batch):.0f} MB" for name in eager}
-            print(f"| peak memory, {case}, batch {batch} | " + " | ".join(cells.get(n, "") for n in names) + " |", flush=True)
+            print(
+                f"| peak memory, {case}, batch {batch} | " + " | ".join(cells.get(n, "") for n in names) + " |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

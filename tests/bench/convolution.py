@@ -24,7 +24,11 @@ def best(function, runs=200):
 
 def main():
     rng = np.random.default_rng(0)
-    print("| N, H = W, C, O | direct products, three | im2col, all | Winograd, all | Winograd / direct |\n" + "|---" * 5 + "|")
+    print(
+        "| N, H = W, C, O | direct products, three | im2col, all | Winograd, all | Winograd / direct |\n"
+        + "|---" * 5
+        + "|"
+    )
     for n, size, c, o in SHAPES:
         x, weight = (
             nn.Tensor(rng.standard_normal(shape, dtype=np.float32), requires_grad=True)

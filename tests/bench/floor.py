@@ -16,7 +16,7 @@ from worker import inputs, our_model, squared_error
 import nn
 from nn import conv
 from nn.backend import keep_freed_memory
-from tinyddpm.model import ModelConfig, shard_size
+from tinyddpm.program.model import ModelConfig, shard_size
 
 SHARD = shard_size(ModelConfig(preset="base"))
 
@@ -83,8 +83,14 @@ def main():
         with nn.profile() as table:
             for _ in range(10):
                 step()
-    print(f"one thread: sgemm {products / 1e9:.0f} GFLOP/s, memory {memory / 1e9:.1f} GB/s; one shard of {SHARD} images\n")
-    print("| op, forward and backward | ms | products at sgemm's rate | bytes at memory's rate | over its floor |\n" + "|---" * 5 + "|")
+    print(
+        f"one thread: sgemm {products / 1e9:.0f} GFLOP/s, memory {memory / 1e9:.1f} GB/s; one shard of {SHARD} images\n"
+    )
+    print(
+        "| op, forward and backward | ms | products at sgemm's rate | bytes at memory's rate | over its floor |\n"
+        + "|---" * 5
+        + "|"
+    )
     times, sizes = defaultdict(float), defaultdict(float)
     for (_, name), (spent, _, size) in table.items():
         name = "convolution" if name.startswith("conv2d") else name
@@ -114,7 +120,9 @@ def scaling(model, rounds=7):
     for n, spent in times.items():
         median = statistics.median(spent)
         speedup = statistics.median(a / b for a, b in zip(times[1], spent, strict=True))
-        print(f"{n} worker{'s' if n > 1 else ''}: loss and gradient of 128 images in {median:.3f} s, {speedup:.2f} times one")
+        print(
+            f"{n} worker{'s' if n > 1 else ''}: loss and gradient of 128 images in {median:.3f} s, {speedup:.2f} times one"
+        )
 
 
 if __name__ == "__main__":

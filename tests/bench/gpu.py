@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import nn
-from nn import kernels
-from nn.precision import matrix_product
+from nn.gpu import kernels
+from nn.gpu.precision import matrix_product
 
 WORKER = Path(__file__).with_name("worker.py")
 NAMES = ("tinyddpm", "torch-channels-last", "torch-compile")
@@ -95,11 +95,13 @@ def environment(cupy, torch):
     """What these numbers depend on."""
     runtime = cupy.cuda.runtime
     versions = [f"{v // 1000}.{v % 1000 // 10}" for v in (runtime.driverGetVersion(), runtime.runtimeGetVersion())]
-    return "\n".join([
-        f"- GPU: {runtime.getDeviceProperties(0)['name'].decode()}",
-        f"- CUDA of the driver, of CuPy, of PyTorch: {versions[0]}, {versions[1]}, {torch.version.cuda}",
-        f"- CuPy, PyTorch, NumPy: {cupy.__version__}, {torch.__version__}, {np.__version__}",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"- GPU: {runtime.getDeviceProperties(0)['name'].decode()}",
+            f"- CUDA of the driver, of CuPy, of PyTorch: {versions[0]}, {versions[1]}, {torch.version.cuda}",
+            f"- CuPy, PyTorch, NumPy: {cupy.__version__}, {torch.__version__}, {np.__version__}",
+        ]
+    )
 
 
 def compare(precision, rounds):
@@ -114,7 +116,9 @@ def compare(precision, rounds):
         expected = outputs if expected is None else expected
         difference = abs(outputs - expected).max() / abs(expected).max()
         assert difference < {"tf32": 0.02, "bf16": 0.1}[precision], f"{name} computes something else: {difference:.1e}"
-    print(f"\n{precision}: milliseconds a step, median of {rounds}; in brackets, its ratio to tinyddpm's; images/s; MB held.\n")
+    print(
+        f"\n{precision}: milliseconds a step, median of {rounds}; in brackets, its ratio to tinyddpm's; images/s; MB held.\n"
+    )
     print("| case | " + " | ".join(NAMES) + " |\n|---|" + "---|" * len(NAMES))
     for case, batch in [(case, batch) for case in ("train", "sample") for batch in BATCHES]:
         found = {name: [] for name in NAMES}
@@ -125,8 +129,10 @@ def compare(precision, rounds):
                 if turn >= 2:  # the first two turns compile and warm up
                     found[name].append(measured)
         medians = {name: statistics.median(seconds for seconds, _ in rows) for name, rows in found.items()}
-        cells = [f"{1e3 * s:.2f} [{s / medians['tinyddpm']:.2f}], {batch / s:.0f}/s, {found[name][-1][1]:.0f} MB"
-                 for name, s in medians.items()]  # fmt: skip
+        cells = [
+            f"{1e3 * s:.2f} [{s / medians['tinyddpm']:.2f}], {batch / s:.0f}/s, {found[name][-1][1]:.0f} MB"
+            for name, s in medians.items()
+        ]
         print(f"| {case}, batch {batch} | " + " | ".join(cells) + " |", flush=True)
     for worker in workers.values():
         worker.communicate()
@@ -134,8 +140,11 @@ def compare(precision, rounds):
 
 def largest_ops(cupy, precision, n=128):
     """Five ops at the sizes where the network spends most: their rates, of the least possible traffic, and shares of the GPU's."""
+
     def normal(*shape):
-        return nn.Tensor(cupy.asarray(np.random.default_rng(0).standard_normal(shape, dtype=np.float32)), requires_grad=True)
+        return nn.Tensor(
+            cupy.asarray(np.random.default_rng(0).standard_normal(shape, dtype=np.float32)), requires_grad=True
+        )
 
     x, wide, row, bias = normal(n, 28, 28, 32), normal(n, 14, 14, 128), normal(32), normal(64)
     weight, wide_weight, flat = normal(3, 3, 32, 32), normal(3, 3, 128, 64), [normal(1_100_000).data for _ in range(4)]
@@ -145,26 +154,40 @@ def largest_ops(cupy, precision, n=128):
         nn.gradients(y, tensors, y.data)
 
     ops = {  # name: (call, floating-point operations, bytes that must be read or written)
-        "conv2d 28x28, 32 to 32, with gradients": (lambda: there_and_back(lambda *a: nn.conv2d(*a, padding=1), x, weight, row),
-            6 * x.size * 9 * 32, 5 * x.data.nbytes),
+        "conv2d 28x28, 32 to 32, with gradients": (
+            lambda: there_and_back(lambda *a: nn.conv2d(*a, padding=1), x, weight, row),
+            6 * x.size * 9 * 32,
+            5 * x.data.nbytes,
+        ),
         "conv2d 14x14, 128 to 64, with gradients": (
             lambda: there_and_back(lambda *a: nn.conv2d(*a, padding=1), wide, wide_weight, bias),
-            6 * wide.size * 9 * 64, 4 * wide.data.nbytes),
-        "group_norm_silu, with gradients": (lambda: there_and_back(lambda *a: nn.group_norm_silu(*a, 8), x, row, row),
-            0, 5 * x.data.nbytes),
+            6 * wide.size * 9 * 64,
+            4 * wide.data.nbytes,
+        ),
+        "group_norm_silu, with gradients": (
+            lambda: there_and_back(lambda *a: nn.group_norm_silu(*a, 8), x, row, row),
+            0,
+            5 * x.data.nbytes,
+        ),
         "Adam": (lambda: kernels.adam(*flat, 0.9, 0.999, 1e-8, 1e-3, 1.0), 0, 7 * flat[0].nbytes),
         "noise": (lambda: nn.random.normal(0, "noise", 0, range(n), (28, 28, 1), cupy), 0, 4 * n * 784),
-    }  # fmt: skip
+    }
     square, large = cupy.ones((8192, 8192), np.float32), cupy.ones(1 << 28, np.float32)
-    print(f"\n| op, batch {n}, {precision} | ms | GFLOP/s | of one large product's | GB/s | of a large copy's |\n" + "|---" * 6 + "|")
+    print(
+        f"\n| op, batch {n}, {precision} | ms | GFLOP/s | of one large product's | GB/s | of a large copy's |\n"
+        + "|---" * 6
+        + "|"
+    )
     with nn.precision(precision):
         synchronise = cupy.cuda.Device().synchronize
         products = 2 * square.size**1.5 / seconds_of(lambda: matrix_product(square, square), synchronise)
         memory = 2 * large.nbytes / seconds_of(large.copy, synchronise)
         for name, (call, operations, traffic) in ops.items():
             seconds = seconds_of(call, synchronise)
-            print(f"| {name} | {1e3 * seconds:.3f} | {operations / seconds / 1e9:.0f} | {operations / seconds / products:.0%} | "
-                  f"{traffic / seconds / 1e9:.0f} | {traffic / seconds / memory:.0%} |")  # fmt: skip
+            print(
+                f"| {name} | {1e3 * seconds:.3f} | {operations / seconds / 1e9:.0f} | {operations / seconds / products:.0%} | "
+                f"{traffic / seconds / 1e9:.0f} | {traffic / seconds / memory:.0%} |"
+            )
 
 
 def seconds_of(call, synchronise):

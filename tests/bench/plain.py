@@ -2,7 +2,7 @@
 
 import nn
 from nn.conv import _sum_windows, _windows
-from nn.tensor import node
+from nn.tensors import node
 
 __all__ = ["WholeBatch", "conv2d", "group_norm", "group_norm_silu"]
 

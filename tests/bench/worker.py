@@ -31,7 +31,7 @@ def inputs(batch):
 
 def our_model(seed=0):
     """The network with every weight random: where the last layers are zero, no gradient would flow to the others."""
-    from tinyddpm.unet import UNet, UNetConfig
+    from tinyddpm.program.unet import UNet, UNetConfig
 
     model, rng = UNet(UNetConfig(**CONFIG)), np.random.default_rng(seed)
     for p in model.parameters():
@@ -42,8 +42,8 @@ def our_model(seed=0):
 def tinyddpm_cases(parallel=None, gpu=None):
     import nn
     from tinyddpm import NoiseSchedule, p_mean_variance
-    from tinyddpm.model import ModelConfig, shard_size
     from tinyddpm.prediction import x0_from_eps
+    from tinyddpm.program.model import ModelConfig, shard_size
 
     model = our_model()
     if gpu is not None:
@@ -172,7 +172,7 @@ def main():
 def memory_taken(name, case, batch):
     """MB that three runs took at their peak, over all processes, above what the imports had taken."""
     import nn
-    import tinyddpm.model  # noqa: F401
+    import tinyddpm.program.model  # noqa: F401
 
     if name.startswith("torch"):
         import torch  # noqa: F401

@@ -1,0 +1,169 @@
+"""Nothing of the host gets into what runs on the device, and nothing waits that need not: on strict_device.py, always."""
+
+import numpy as np
+import pytest
+from device import strict_device
+from device.strict_device import strict, synchronisations
+from small import CONFIG, pictures
+
+import nn
+from tinyddpm.program import train
+from tinyddpm.program.evaluate import evaluate, loss_per_timestep
+from tinyddpm.program.train import Trainer, load_model
+
+pytestmark = pytest.mark.cpu  # with --device strict or cuda, all other tests are about this
+
+
+@pytest.fixture(autouse=True, params=["kernels", "plain"])
+def device(request, monkeypatch):
+    """The stand-in, with kernels where a compiler is and with their plain versions."""
+    if request.param == "kernels" and strict_device.COMPILER is None:
+        pytest.skip("running kernels needs a C++ compiler")
+    monkeypatch.setattr(train, "READ_EVERY", 4)
+    with strict_device.installed():
+        if request.param == "kernels":
+            yield
+        else:
+            with nn.gpu.kernels.plain_versions():
+                yield
+
+
+def trained(xp, steps, tmp_path=None):
+    trainer = Trainer(CONFIG, *pictures(), xp)
+    list(trainer.run(steps=steps))
+    if tmp_path is not None:
+        trainer.save(tmp_path / "c.npz")
+    return trainer
+
+
+# ==== the stand-in is as strict as it says ====
+
+
+def test_the_stand_in_refuses_what_cupy_refuses():
+    there, here = strict.ones(3), np.ones(3)
+    for mixed in (
+        lambda: there + here,
+        lambda: here + there,
+        lambda: strict.maximum(there, here),
+        lambda: np.where(there > 0, there, here),
+        lambda: there.dot(here),
+    ):
+        with pytest.raises(TypeError, match="numpy.ndarray"):
+            mixed()
+    with pytest.raises(TypeError, match="numpy.ndarray"):
+        there[:] = here
+    with pytest.raises(TypeError, match="numpy.ndarray"):
+        there += here
+    for asked in (np.asarray, np.array, lambda a: np.ones(3) @ np.stack([np.asarray(a)])):
+        with pytest.raises(TypeError, match="Implicit conversion"):
+            asked(there)
+
+
+def test_the_stand_in_gives_arrays_where_cupy_does_and_counts_each_wait():
+    there, before = strict.arange(4.0), synchronisations()
+    total = there.sum() * 2
+    assert isinstance(total, strict.ndarray) and total.shape == ()
+    assert synchronisations() == before
+    assert float(total) == 12 and there.get().tolist() == [0, 1, 2, 3] and bool(total > 1)
+    assert synchronisations() == before + 3
+    assert there[2:].base is there and there.reshape(2, 2)[0].base is there and (there + 1).base is None
+
+
+# ==== training ====
+
+
+def test_steps_of_training_do_not_wait_for_the_device_between_two_readings_of_the_loss():
+    trainer = trained(strict, 1)
+    before = synchronisations()
+    for _ in range(3):
+        trainer.step()
+    assert synchronisations() == before
+    assert len(trainer.losses) == 1
+    trainer.step()  # the fourth since the last reading
+    assert synchronisations() == before + 1
+    assert len(trainer.losses) == 5
+
+
+def test_training_takes_the_steps_it_takes_on_the_cpu():
+    there, here = trained(strict, 6), trained(np, 6)
+    np.testing.assert_allclose(there.losses, here.losses, rtol=1e-4)
+    assert there.steps_done == len(there.losses) == 6
+
+
+def test_a_loss_that_is_not_finite_is_told_when_it_is_read_and_nothing_is_saved(tmp_path):
+    trainer = trained(strict, 2)
+    trainer.model.network.last.bias.data[...] = np.inf
+    with np.errstate(all="ignore"):
+        trainer.step()
+        with pytest.raises(FloatingPointError, match="the loss is (inf|nan) at step 2"):
+            trainer.save(tmp_path / "c.npz")
+    assert not list(tmp_path.iterdir())
+
+
+# ==== checkpoints cross ====
+
+
+@pytest.mark.parametrize("first, then", [(strict, np), (np, strict)], ids=["GPU, then CPU", "CPU, then GPU"])
+def test_a_run_goes_on_on_the_other_device(tmp_path, first, then):
+    trained(first, 3, tmp_path)
+    resumed = Trainer(CONFIG, *pictures(), then)
+    resumed.restore(tmp_path / "c.npz")
+    list(resumed.run(steps=6))
+    np.testing.assert_allclose(resumed.losses, trained(np, 6).losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ancestral_eps", "ddim", "dpm_solver"])
+def test_a_checkpoint_gives_the_same_digits_on_both_devices_up_to_rounding(tmp_path, sampler):
+    trained(strict, 3, tmp_path)
+    labels = np.arange(3)
+    there, here = (
+        load_model(tmp_path / "c.npz", xp)[0].generate(3, labels, 1.5, sampler, steps=5, seed=2) for xp in (strict, np)
+    )
+    assert there.dtype == np.uint8
+    assert abs(there.astype(int) - here).max() <= 1  # a level, where rounding fell to the other side
+
+
+def test_a_chain_waits_for_the_device_at_its_end_alone():
+    model = trained(strict, 1).model
+    waits = []
+    for steps in (3, 9):
+        before = synchronisations()
+        model.generate(2, steps=steps)
+        waits.append(synchronisations() - before)
+    assert waits[0] == waits[1]
+
+
+def test_the_bound_and_the_loss_per_timestep_are_those_of_the_cpu(tmp_path):
+    trained(np, 3, tmp_path)
+    images = pictures(6)[0]
+    results = []
+    for xp in (strict, np):
+        model, _ = load_model(tmp_path / "c.npz", xp)
+        bound = evaluate(model, images, np.zeros(6, int), draws=2)
+        results.append(
+            [bound.prior, bound.denoising, bound.reconstruction, *loss_per_timestep(model, images, points=3)[1]]
+        )
+    np.testing.assert_allclose(*results, rtol=1e-4)
+
+
+# ==== out of memory ====
+
+
+@pytest.mark.parametrize(
+    "act, batch",
+    [
+        (lambda trainer: trainer.step(), 8),
+        (lambda trainer: trainer.model.generate(5, batch=3), 3),
+        (lambda trainer: evaluate(trainer.model, pictures(5)[0], batch=4), 4),
+    ],
+    ids=["training", "sampling", "evaluating"],
+)
+def test_a_batch_too_large_for_the_memory_is_named_with_what_to_try(monkeypatch, act, batch):
+    trainer = Trainer(CONFIG, *pictures(), strict)
+
+    def full(*arguments):
+        raise strict_device.OutOfMemoryError("Out of memory allocating 512 bytes")
+
+    monkeypatch.setattr(type(trainer.model.network), "__call__", full)
+    with pytest.raises(MemoryError, match=f"batch of {batch}; try a smaller batch .*allocating 512 bytes"):
+        act(trainer)

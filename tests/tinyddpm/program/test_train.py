@@ -1,0 +1,277 @@
+"""Training: what a step is a function of, exact resumption, and checkpoints that do not fit."""
+
+from dataclasses import replace
+
+import device
+import numpy as np
+import pytest
+from device import there
+from small import BITS_CONFIG, CONFIG, SMALL, pictures
+
+import nn
+from tinyddpm.program.checkpoint import CheckpointError
+from tinyddpm.program.model import DiffusionModel, ModelConfig, shard_size, timesteps_for
+from tinyddpm.program.train import TrainConfig, Trainer, learning_rate, load_model
+
+either = pytest.mark.parametrize("config", [CONFIG, BITS_CONFIG], ids=["gaussian", "binomial"])
+
+
+def trainer(config=CONFIG, **options):
+    return Trainer(config, *pictures(), xp=device.xp, **options)
+
+
+def state(t):
+    """Everything that training changes."""
+    return {**t.model.network.state_dict(), "average": np.array(t.ema.average.tolist()), "losses": np.array(t.losses)}
+
+
+def assert_same(a, b):
+    for name, array in state(a).items():
+        np.testing.assert_array_equal(array, state(b)[name], err_msg=name)
+
+
+@either
+def test_resuming_continues_bit_for_bit(config, tmp_path):
+    whole = trainer(config)
+    for _ in whole.run(steps=6):
+        pass
+    half = trainer(config)
+    for _ in half.run(steps=3):
+        pass
+    half.save(tmp_path / "c.npz")
+    resumed = trainer(config)
+    resumed.restore(tmp_path / "c.npz")
+    for _ in resumed.run(steps=6):
+        pass
+    assert_same(whole, resumed)
+
+
+def test_dropout_draws_the_same_numbers_after_a_resume(tmp_path):
+    config = replace(CONFIG, model=replace(SMALL, unet={**SMALL.unet, "dropout": 0.5}))
+    whole, half, resumed = trainer(config), trainer(config), trainer(config)
+    losses = [float(loss) for _, loss in whole.run(steps=4)]
+    assert len(list(half.run(steps=2))) == 2
+    half.save(tmp_path / "c.npz")
+    resumed.restore(tmp_path / "c.npz")
+    assert [float(loss) for _, loss in resumed.run(steps=4)] == losses[2:]
+
+
+@either
+@pytest.mark.cpu
+def test_the_number_of_workers_changes_nothing(config):
+    one, three = trainer(config, workers=1), trainer(config, workers=3)
+    one.model.parallel.shard = three.model.parallel.shard = 2
+    for t in (one, three):
+        list(t.run(steps=2))
+    assert_same(one, three)
+
+
+def test_the_first_loss_of_an_eps_network_is_the_mean_square_of_the_noise():
+    t = trainer(replace(CONFIG, model=replace(SMALL, prediction="eps")))
+    _, _, _, noise = t.batch(0)
+    assert float(t.step()) == pytest.approx(float((noise**2).mean()), rel=1e-6)
+
+
+@either
+def test_training_lowers_the_loss(config):
+    t = trainer(replace(config, learning_rate=5e-3, warmup_steps=5))
+    list(t.run(steps=60))
+    losses = t.losses
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
+
+
+def test_an_epoch_visits_every_image_once():
+    t = trainer()
+    seen = np.concatenate([nn.to_numpy(t.batch(step)[0]) for step in range(5)])
+    images = pictures()[0]
+    expected = np.sort(images.reshape(40, -1).astype(np.float32) @ np.arange(64, dtype=np.float32))
+    found = np.sort(np.rint((seen.reshape(40, -1) + 1) * 127.5) @ np.arange(64, dtype=np.float32))
+    np.testing.assert_array_equal(found, expected)
+    assert (t.batch(0)[0] != t.batch(5)[0]).any()  # the next epoch has another order
+
+
+def test_timesteps_cover_the_range_evenly_and_depend_on_seed_and_step_alone():
+    t = timesteps_for(0, 7, 10, 1000)
+    assert t.min() >= 1 and t.max() <= 1000
+    assert (np.diff(np.sort(t)) <= 101).all() and not np.array_equal(t, np.sort(t))
+    np.testing.assert_array_equal(t, timesteps_for(0, 7, 10, 1000))
+    assert not np.array_equal(t, timesteps_for(0, 8, 10, 1000))
+    assert not np.array_equal(t, timesteps_for(1, 7, 10, 1000))
+
+
+def test_labels_are_hidden_at_the_null_rate_only():
+    shown = trainer(replace(CONFIG, null_rate=0.0)).batch(0)[1]
+    assert (shown < 4).all()
+    hidden = np.concatenate([trainer(replace(CONFIG, null_rate=0.5)).batch(step)[1] for step in range(20)])
+    assert 0.3 < (hidden == SMALL.classes).mean() < 0.7
+
+
+@pytest.mark.parametrize("change", [{"batch": 4}, {"seed": 1}, {"model": replace(SMALL, schedule="linear")}])
+def test_a_checkpoint_of_another_configuration_is_refused_with_the_difference(tmp_path, change):
+    trainer().save(tmp_path / "c.npz")
+    with pytest.raises(CheckpointError, match=next(iter(change))):
+        trainer(replace(CONFIG, **change)).restore(tmp_path / "c.npz")
+
+
+def test_a_loaded_model_has_the_averaged_weights(tmp_path):
+    t = trainer()
+    list(t.run(steps=3))
+    t.save(tmp_path / "c.npz")
+    model, config = load_model(tmp_path / "c.npz", device.xp)
+    assert config == t.config
+    flat = np.concatenate([a.reshape(-1) for a in model.network.state_dict().values()])
+    np.testing.assert_array_equal(flat, t.ema.average)
+    last, _ = load_model(tmp_path / "c.npz", device.xp, average=False)
+    for name, array in t.model.network.state_dict().items():
+        np.testing.assert_array_equal(array, last.network.state_dict()[name])
+
+
+@pytest.mark.parametrize("change", [{"diffusion": None}, {"colour": "blue"}, {"diffusion": "poisson"}])
+def test_a_checkpoint_of_a_model_of_another_version_is_refused(tmp_path, change):
+    from tinyddpm.program import checkpoint
+
+    trainer().save(tmp_path / "c.npz")
+    arrays, values = checkpoint.load(tmp_path / "c.npz")
+    values["model"] = {key: value for key, value in (values["model"] | change).items() if value is not None}
+    checkpoint.save(tmp_path / "old.npz", arrays, values)
+    with pytest.raises(CheckpointError, match="not a checkpoint of this program's models.*diffusion"):
+        load_model(tmp_path / "old.npz")
+
+
+def test_a_file_of_another_program_is_refused(tmp_path):
+    from tinyddpm.program import checkpoint
+
+    checkpoint.save(tmp_path / "c.npz", {"a": np.zeros(2)}, {"what": "else"})
+    with pytest.raises(CheckpointError, match="not a checkpoint of this program"):
+        load_model(tmp_path / "c.npz")
+
+
+@pytest.mark.cpu
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change():
+    t = trainer()
+    before = state(t)
+    t.model.network.last.bias.data[...] = np.inf
+    with pytest.raises(FloatingPointError, match="loss"), np.errstate(all="ignore"):
+        t.step()
+    for name, array in t.model.network.state_dict().items():
+        if name != "last.bias":
+            np.testing.assert_array_equal(array, before[name])
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    t = trainer()
+    t.step()
+    t.save(tmp_path / "c.npz")
+    before = (tmp_path / "c.npz").read_bytes()
+    t.optimiser.flat[3] = np.nan
+    with pytest.raises(FloatingPointError, match="weights are not finite at step 1"):
+        t.save(tmp_path / "c.npz")
+    assert (tmp_path / "c.npz").read_bytes() == before
+
+
+def test_learning_rate_warms_up_and_then_holds_or_decays_to_zero():
+    held = learning_rate(replace(CONFIG, learning_rate=1.0, warmup_steps=10))
+    assert [held(1), held(10), held(1000)] == [0.1, 1.0, 1.0]
+    falling = learning_rate(replace(CONFIG, learning_rate=1.0, warmup_steps=10, decay_steps=100))
+    assert [falling(10), falling(50), falling(100), falling(200)] == [1.0, 0.5, 0.0, 0.0]
+
+
+def test_configurations_survive_json_and_refuse_unknown_names():
+    import json
+
+    assert TrainConfig.from_dict(json.loads(json.dumps(CONFIG.as_dict()))) == CONFIG
+    with pytest.raises(ValueError, match="preset.*huge.*tiny"):
+        ModelConfig(preset="huge")
+    with pytest.raises(ValueError, match="prediction.*noise.*eps"):
+        ModelConfig(prediction="noise")
+    with pytest.raises(ValueError, match="fields"):
+        TrainConfig.from_dict({"batch": 3})
+    with pytest.raises(ValueError, match="batch >= 1"):
+        TrainConfig(batch=0)
+
+
+def test_a_shard_fills_a_cache_whatever_the_network_is():
+    assert shard_size(ModelConfig(preset="base")) == 8
+    assert shard_size(ModelConfig(preset="small")) == 16
+
+
+# ==== sampling ====
+
+
+def model(config=CONFIG):
+    t = trainer(config)
+    list(t.run(steps=3))
+    t.model.network.eval()
+    return t.model
+
+
+@either
+def test_an_image_does_not_depend_on_the_batch_it_is_drawn_in(config):
+    m, labels = model(config), np.arange(6) % 4
+    together = m.generate(6, labels, seed=3)
+    levels = 0 if device.xp is np else 1  # a GPU's matrix products may round otherwise in another batch
+    for alone in (m.generate(6, labels, seed=3, batch=4), m.generate(2, labels[:2], seed=3)):
+        assert abs(together[: len(alone)].astype(int) - alone).max() <= levels
+    assert not np.array_equal(together, m.generate(6, labels, seed=4))
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ancestral_eps", "ddim", "dpm_solver"])
+def test_every_sampler_draws_uint8_images(sampler):
+    images = model().generate(3, sampler=sampler, steps=5)
+    assert images.shape == (3, 8, 8) and images.dtype == np.uint8
+
+
+def test_guidance_is_linear_between_the_null_and_the_conditional_prediction():
+    m = model()
+    for p in m.network.parameters():
+        p.data += there(np.float32(0.05) * np.random.default_rng(1).standard_normal(p.shape, dtype=np.float32))
+    xt, labels = there(np.random.default_rng(0).standard_normal((2, 8, 8, 1), dtype=np.float32)), np.array([0, 3])
+    at = {s: m.denoiser(labels, s)(xt, 9) for s in (0.0, 1.0, 3.0)}
+    np.testing.assert_allclose(at[3.0], at[0.0] + 3 * (at[1.0] - at[0.0]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(at[0.0], m.denoiser()(xt, 9), rtol=1e-5, atol=1e-6)
+    assert float(abs(at[1.0] - at[0.0]).max()) > 1e-3
+
+
+def test_options_of_sampling_that_make_no_sense_are_refused():
+    m = model()
+    with pytest.raises(ValueError, match="needs labels"):
+        m.denoiser(None, 2.0)
+    with pytest.raises(ValueError, match="at least 1"):
+        m.generate(0)
+    with pytest.raises(ValueError, match="without classes"):
+        DiffusionModel(replace(SMALL, classes=0), device.xp).denoiser(np.zeros(2, int))
+
+
+def test_kept_states_are_images_of_the_steps_asked_for():
+    images, states = model().generate(2, steps=4, keep=[1, 4])
+    assert sorted(states) == [1, 4]
+    assert all(x.shape == images.shape and x.dtype == np.uint8 for pair in states.values() for x in pair)
+
+
+# ==== evaluation ====
+
+
+def test_the_evaluation_with_all_timesteps_equals_the_bound_term_by_term():
+    from tinyddpm.bound import bits_per_dim, prior_term
+    from tinyddpm.data.images import to_model
+    from tinyddpm.program.evaluate import evaluate
+
+    m, images = model(), pictures(20)[0]
+    result = evaluate(m, images, draws=19)  # 19 strata of one timestep each: the whole sum over t = 2..20
+    prior = bits_per_dim(prior_term(m.schedule, to_model(images)), 64).mean()
+    assert result.prior == pytest.approx(float(prior), rel=1e-6)
+    few = [evaluate(m, images, draws=2, seed=seed).denoising for seed in range(12)]
+    error = np.std(few, ddof=1) / 12**0.5
+    assert abs(np.mean(few) - result.denoising) < 5 * error
+    assert result.total == pytest.approx(result.prior + result.denoising + result.reconstruction)
+
+
+def test_loss_per_timestep_of_an_untrained_eps_network_is_the_mean_square_of_the_noise():
+    from tinyddpm.program.evaluate import loss_per_timestep
+
+    m = DiffusionModel(replace(SMALL, prediction="eps"), device.xp)
+    t, loss = loss_per_timestep(m, pictures(30)[0], points=5)
+    np.testing.assert_array_equal(t, [1, 6, 10, 15, 20])
+    np.testing.assert_allclose(
+        loss, [float((m.noise(0, "loss per t", int(k), np.arange(30)) ** 2).mean()) for k in t], rtol=1e-3
+    )

@@ -1,0 +1,84 @@
+"""How good is a model: its bound on the negative log-likelihood of test images, in bits per dimension. Next: plots.py."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import nn
+from tinyddpm.bound import bits_per_dim
+from tinyddpm.program.model import enough_memory
+
+__all__ = ["Evaluation", "evaluate", "loss_per_timestep"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The bound's terms in bits/dim, averaged over images, and the standard error of their sum. (E14)
+
+    prior: L_T. denoising: the sum of L_1..L_{T-1}. reconstruction: L_0. images, draws: what was averaged over.
+    settings: the process's, in words.
+    """
+
+    prior: float
+    denoising: float
+    reconstruction: float
+    standard_error: float
+    images: int
+    draws: int
+    settings: str
+
+    @property
+    def total(self):
+        """The bound: their sum."""
+        return self.prior + self.denoising + self.reconstruction
+
+
+def evaluate(model, images, labels=None, draws=4, variance=None, clip=None, seed=0, batch=128, progress=iter):
+    """Estimate the bound of `model` on uint8 `images` (N, H, W): an `Evaluation`.
+
+    The sum over t = 2..T is estimated, without bias, from `draws` timesteps an image, one from each part of the range
+    (E36). variance, clip: as the `bound` of the model's process; ValueError if it has no such choice. progress: wraps
+    the loop over batches, as tqdm.
+    """
+    if len(images) < 2 or draws < 1:
+        raise ValueError(f"at least 2 images and 1 draw are needed, got {len(images)} and {draws}")
+    T, bound = model.schedule.T, model.process.bound(variance, clip)
+    dimensions = int(np.prod(model.config.image))
+    terms = []
+    for start in progress(range(0, len(images), batch)):
+        rows = np.arange(start, min(start + batch, len(images)))
+        x0 = model.process.data(nn.to_device(images[rows], model.xp))
+        denoise = model.denoiser(None if labels is None else np.asarray(labels)[rows].astype(np.int64))
+        with enough_memory("evaluating", len(rows)):
+            reconstruction = bound.reconstruction(denoise, x0, model.noise(seed, "L_0", 0, rows))
+            denoising = 0 * reconstruction
+            for draw in range(draws if T > 1 else 0):
+                t = _stratum(seed, draw, draws, rows, T)
+                noise = model.noise(seed, "L_t", draw, rows)
+                denoising = denoising + bound.denoising(denoise, x0, t, noise) * ((T - 1) / draws)
+        terms.append([nn.to_numpy(x) for x in (bound.prior(x0), denoising, reconstruction)])
+    nats = np.concatenate(terms, axis=1).astype(np.float64)
+    bits = bits_per_dim(nats, dimensions)
+    error = bits.sum(axis=0).std(ddof=1) / np.sqrt(bits.shape[1])
+    return Evaluation(*(float(b) for b in bits.mean(axis=1)), float(error), len(images), draws, bound.settings)
+
+
+def _stratum(seed, draw, draws, rows, T):
+    """For each image a timestep in 2..T, uniform in part `draw` of `draws` of the range; T - 1 times it is unbiased."""
+    u = nn.random.uniform(seed, "timestep", draw, rows).astype(np.float64)
+    return 2 + np.floor((T - 1) * (draw + u) / draws).astype(np.int64)
+
+
+def loss_per_timestep(model, images, labels=None, points=20, seed=0, progress=iter):
+    """The process's simple loss at `points` timesteps spread over 1..T: (t (points,), loss (points,)). (E23)"""
+    T = model.schedule.T
+    timesteps = np.unique(np.linspace(1, T, points).round().astype(int))
+    rows = np.arange(len(images))
+    x0 = model.process.data(nn.to_device(images, model.xp))
+    denoise = model.denoiser(None if labels is None else np.asarray(labels).astype(np.int64))
+    losses = []
+    for t in progress(timesteps):
+        noise = model.noise(seed, "loss per t", int(t), rows)
+        xt = model.process.q_sample(x0, int(t), noise)
+        losses.append(float(model.process.simple_loss(x0, xt, int(t), noise, denoise(xt, int(t))).mean()))
+    return timesteps, np.array(losses)

@@ -1,0 +1,198 @@
+"""The network: a small U-Net that reads a noisy image and a timestep (and a class, if it is told one).
+
+Residual blocks of group norm, silu and 3x3 convolution; self-attention at the lowest resolution; skip connections
+from the way down to the way up (Ronneberger et al. 2015; Ho et al. 2020). Next: process.py.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import nn
+from nn import Conv2d, Embedding, GroupNorm, Linear, Module, Tensor
+
+__all__ = ["UNetConfig", "UNet", "PRESETS", "timestep_embedding"]
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The shape of a U-Net. Level i works at 1 / 2^i of the image's size, with width * multipliers[i] channels."""
+
+    channels: int = 1  # of the image
+    width: int = 32
+    multipliers: tuple = (1, 2, 2)
+    blocks: int = 1  # residual blocks a level on the way down; one more on the way up
+    attention: bool = True  # at the lowest resolution
+    heads: int = 4
+    groups: int = 8
+    classes: int = 0  # 0: not conditional on a class
+    T: int = 1000  # the timesteps it will be told: 1..T
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        if min(self.channels, self.width, self.blocks, self.heads, self.T, *self.multipliers) < 1 or self.classes < 0:
+            raise ValueError(f"sizes must be at least 1 (classes at least 0), got {self}")
+        if self.width % self.groups or self.width % 2:
+            raise ValueError(f"width must be even and divide into {self.groups} groups, got {self.width}")
+        if self.attention and self.width * self.multipliers[-1] % self.heads:
+            raise ValueError(f"{self.width * self.multipliers[-1]} channels do not divide into {self.heads} heads")
+
+
+PRESETS = {
+    "tiny": {"width": 16, "multipliers": (1, 2)},
+    "small": {"width": 16, "multipliers": (1, 2, 2)},
+    "base": {"width": 32, "multipliers": (1, 2, 2)},
+    "large": {"width": 64, "multipliers": (1, 2, 2), "blocks": 2},
+}
+
+
+def timestep_embedding(t, size, T=1000):
+    """Sines and cosines of 1000 t / T at `size` / 2 geometric frequencies (Vaswani et al. 2017): (N,) -> (N, size).
+
+    Scaling by 1000 / T makes the frequencies, which were chosen for T = 1000, fit any T.
+    """
+    frequencies = np.exp(-np.log(10000.0) * np.arange(size // 2) / (size // 2))
+    angles = np.asarray(t, dtype=np.float64)[:, None] * (1000.0 / T) * frequencies
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+class ResidualBlock(Module):
+    """x + conv(silu(norm(conv(silu(norm(x))) + projection of the embedding))); the second conv starts at zero."""
+
+    def __init__(self, inputs, outputs, embedding, config, rng):
+        self.norm1 = GroupNorm(inputs, config.groups, silu=True)
+        self.conv1 = Conv2d(inputs, outputs, rng=rng, bias=False)  # the embedding's projection is its bias
+        self.project = Linear(embedding, outputs, rng=rng)
+        self.norm2 = GroupNorm(outputs, config.groups, silu=True)
+        self.dropout = nn.Dropout(config.dropout)
+        self.conv2 = Conv2d(outputs, outputs, rng=rng, zero=True)
+        self.skip = Linear(inputs, outputs, rng=rng) if inputs != outputs else None
+
+    def __call__(self, x, embedding):
+        h = self.conv1(self.norm1(x), bias=self.project(embedding))
+        h = self.conv2(self.dropout(self.norm2(h)))
+        return h + (x if self.skip is None else self.skip(x))
+
+
+class AttentionBlock(Module):
+    """x + attention(norm(x)) over all pixels; its output starts at zero."""
+
+    def __init__(self, channels, config, rng):
+        self.norm = GroupNorm(channels, config.groups)
+        self.attention = nn.Attention(channels, config.heads, rng=rng, zero=True)
+
+    def __call__(self, x):
+        n, h, w, c = x.shape
+        return x + self.attention(self.norm(x).reshape(n, h * w, c)).reshape(n, h, w, c)
+
+
+class UNet(Module):
+    """model(x, t, labels): x (N, H, W, C) float32 Tensor or array, t (N,) integers, labels (N,) integers or None.
+
+    Returns a Tensor like x. Its last convolution starts at zero, so an untrained network predicts exactly zero.
+    A conditional network (config.classes = K > 0) takes labels 0..K-1, or K, the null class, for "no label".
+    """
+
+    def __init__(self, config, seed=0):
+        rng = np.random.default_rng(seed)
+        widths = [config.width * m for m in config.multipliers]
+        size = 4 * config.width
+        self.config = config
+        self.time1 = Linear(config.width, size, rng=rng)
+        self.time2 = Linear(size, size, rng=rng)
+        self.label = Embedding(config.classes + 1, size, rng=rng) if config.classes else None
+        self.first = Conv2d(config.channels, widths[0], rng=rng)
+
+        self.down, skips, current = [], [widths[0]], widths[0]
+        for level, width in enumerate(widths):
+            lowest = level == len(widths) - 1
+            for _ in range(config.blocks):
+                self.down.append(self._stage(current, width, size, lowest, rng))
+                current = width
+                skips.append(current)
+            if not lowest:
+                self.down.append({"downsample": Conv2d(current, current, rng=rng)})
+                skips.append(current)
+
+        self.middle1 = ResidualBlock(current, current, size, config, rng)
+        self.middle_attention = AttentionBlock(current, config, rng) if config.attention else None
+        self.middle2 = ResidualBlock(current, current, size, config, rng)
+
+        self.up = []
+        for level, width in reversed(list(enumerate(widths))):
+            lowest = level == len(widths) - 1
+            for _ in range(config.blocks + 1):
+                self.up.append(self._stage(current + skips.pop(), width, size, lowest, rng))
+                current = width
+            if level > 0:
+                self.up.append({"upsample": Conv2d(current, current, rng=rng)})
+
+        self.norm = GroupNorm(current, config.groups, silu=True)
+        self.last = Conv2d(current, config.channels, rng=rng, zero=True)
+
+    def _stage(self, inputs, outputs, embedding, attend, rng):
+        stage = {"block": ResidualBlock(inputs, outputs, embedding, self.config, rng)}
+        if attend and self.config.attention:
+            stage["attention"] = AttentionBlock(outputs, self.config, rng)
+        return stage
+
+    def __call__(self, x, t, labels=None):
+        x = x if isinstance(x, Tensor) else Tensor(x)
+        t, labels = nn.to_numpy(t), None if labels is None else nn.to_numpy(labels)  # the host checks indices
+        self._check(x, t, labels)
+        embedding = self._embed(t, labels, x.xp, x.dtype)
+
+        h = self.first(x)
+        skips = [h]
+        for stage in self.down:
+            if "downsample" in stage:
+                h = stage["downsample"](nn.average_pool(h))
+            else:
+                h = self._run(stage, h, embedding)
+            skips.append(h)
+
+        h = self.middle1(h, embedding)
+        if self.middle_attention is not None:
+            h = self.middle_attention(h)
+        h = self.middle2(h, embedding)
+
+        for stage in self.up:
+            if "upsample" in stage:
+                h = stage["upsample"](nn.upsample_nearest(h))
+            else:
+                h = self._run(stage, nn.concatenate([h, skips.pop()]), embedding)
+        return self.last(self.norm(h))
+
+    @staticmethod
+    def _run(stage, h, embedding):
+        h = stage["block"](h, embedding)
+        return stage["attention"](h) if "attention" in stage else h
+
+    def _embed(self, t, labels, xp, dtype):
+        """silu of the embedding of timestep and class, which every residual block projects: (N, 4 width)."""
+        t = timestep_embedding(t, self.config.width, self.config.T)
+        e = self.time2(nn.silu(self.time1(Tensor(xp.asarray(t, dtype=dtype)))))
+        if self.label is not None:
+            n = t.shape[0]
+            e = e + self.label(np.full(n, self.config.classes) if labels is None else labels)
+        return nn.silu(e)
+
+    def _check(self, x, t, labels):
+        factor = 2 ** (len(self.config.multipliers) - 1)
+        if (
+            x.ndim != 4
+            or x.shape[0] == 0
+            or x.shape[3] != self.config.channels
+            or x.shape[1] % factor
+            or x.shape[2] % factor
+        ):
+            raise ValueError(
+                f"x must be (N, H, W, {self.config.channels}) with H and W divisible by {factor}, got {x.shape}"
+            )
+        for name, values in (("t", t), ("labels", labels)):
+            if values is not None and values.shape != (x.shape[0],):
+                raise ValueError(f"{name} must have shape ({x.shape[0]},), got {values.shape}")
+        if t.dtype.kind not in "iu" or t.min() < 1 or t.max() > self.config.T:
+            raise ValueError(f"t must be integers in 1..{self.config.T}, got {t}")
+        if labels is not None and self.label is None:
+            raise ValueError("labels given to a network that was built without classes")
