@@ -1,29 +1,37 @@
-"""What depends on weights alone, and need not be computed again while they do not change."""
+"""A cache for values computed from the weights, such as transformed filters. It is valid while no weight changes."""
 
-import contextlib
-import contextvars
+from nn.scope import Scope
 
-__all__ = ["constant_weights", "remembered"]
+__all__ = ["constant_weights", "remembered", "forget_weights"]
 
-_known = contextvars.ContextVar("known", default=None)
+_cache = Scope("cache", None)
+_changes = 0  # how often an optimiser, an average or a state has written into weights, in all
 
 
-@contextlib.contextmanager
 def constant_weights():
-    """Inside this block no weight changes: what is `remembered` is computed once. Blocks inside it share with it."""
-    token = _known.set({} if _known.get() is None else _known.get())
-    try:
-        yield
-    finally:
-        _known.reset(token)
+    """A `with` block in which no weight changes: `remembered` computes each value once. Blocks inside share its cache."""
+    return _cache.set(_cache.get() or _Cache())
+
+
+class _Cache:
+    def __init__(self):
+        self.values, self.changes = {}, _changes
+
+
+def forget_weights():
+    """Say that weights have changed: every cache made before is empty. All of `nn` that writes weights calls it."""
+    global _changes
+    _changes += 1
 
 
 def remembered(what, owner, compute):
-    """compute(), or inside `constant_weights` what it gave before for the same `what` of the same object `owner`."""
-    known = _known.get()
-    if known is None:
+    """compute(); inside `constant_weights` its earlier result for the same `what` and the same object `owner`."""
+    cache = _cache.get()
+    if cache is None:
         return compute()
+    if cache.changes != _changes:
+        cache.__init__()
     key = what, id(owner)
-    if key not in known:
-        known[key] = owner, compute()  # holding the owner keeps its id from being given to another
-    return known[key][1]
+    if key not in cache.values:
+        cache.values[key] = owner, compute()  # holding the owner keeps its id from being given to another
+    return cache.values[key][1]

@@ -9,6 +9,7 @@ import numpy as np
 
 from nn import conv, norm, ops
 from nn.backend import to_device, to_numpy
+from nn.cache import forget_weights
 from nn.tensors import Tensor
 
 __all__ = ["Module", "Linear", "Conv2d", "GroupNorm", "LayerNorm", "Embedding", "Dropout", "Attention", "Sequential"]
@@ -56,6 +57,7 @@ class Module:
         for name, p in own.items():
             if p.shape != state[name].shape or p.dtype != state[name].dtype:
                 raise ValueError(f"{name}: expected {p.dtype} {p.shape}, got {state[name].dtype} {state[name].shape}")
+        forget_weights()
         for name, p in own.items():
             p.data[...] = to_device(state[name], p.xp)
         return self

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from nn.backend import array_module, to_numpy
+from nn.cache import forget_weights
 from nn.gpu import kernels
 
 __all__ = ["flatten", "SGD", "Adam", "AdamW", "EMA", "clip_by_global_norm"]
@@ -85,6 +86,7 @@ class _Optimiser:
             )
         _check_still_flat(self.parameters, self.flat)
         self.steps += 1
+        forget_weights()
         rate = self.learning_rate(self.steps) if callable(self.learning_rate) else self.learning_rate
         # One block at a time on a CPU, for the cache; all at once on a GPU, where each call costs a launch.
         blocks = _blocks(self.flat.size) if isinstance(self.flat, np.ndarray) else [slice(None)]
@@ -223,6 +225,7 @@ class EMA:
     def swap(self):
         """Exchange the parameters and their average: once to sample with the average, once more to train on."""
         _check_still_flat(self.parameters, self.flat)
+        forget_weights()
         kept = self.flat.copy()
         self.flat[...] = self.average
         self.average[...] = kept

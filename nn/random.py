@@ -5,14 +5,13 @@ counter (block, sample, step) under the key (seed, stream). So the noise of samp
 batch, on any number of workers, after a resume, and, up to the rounding of log and cos, on a GPU.
 """
 
-import contextlib
-import contextvars
 import zlib
 
 import numpy as np
 
 from nn.backend import to_numpy
 from nn.gpu import kernels
+from nn.scope import Scope
 
 __all__ = ["philox", "uniform", "normal", "random_state", "next_uniform"]
 
@@ -96,17 +95,12 @@ def normal(seed, stream, step, samples, shape=(), xp=np):
     return both[:, :count].reshape(len(both), *shape)
 
 
-_state = contextvars.ContextVar("random_state", default=None)
+_state = Scope("random_state", None)
 
 
-@contextlib.contextmanager
 def random_state(seed, step, samples):
-    """Inside this block, layers that draw random numbers (dropout) draw those of (seed, step, samples)."""
-    token = _state.set({"seed": seed, "step": step, "samples": np.asarray(samples), "drawn": 0})
-    try:
-        yield
-    finally:
-        _state.reset(token)
+    """A `with` block in which layers that draw random numbers (dropout) draw those of (seed, step, samples)."""
+    return _state.set({"seed": seed, "step": step, "samples": np.asarray(samples), "drawn": 0})
 
 
 def next_uniform(shape, xp=np):

@@ -1,11 +1,10 @@
 """The tape: which ops are recorded, and the walk back along them (reverse-mode differentiation). Next: ops.py."""
 
-import contextlib
-import contextvars
+from nn.scope import Scope
 
 __all__ = ["Node", "no_grad", "grad_enabled", "gradients", "walk", "unbroadcast", "op_hooks", "op_name"]
 
-_grad_enabled = contextvars.ContextVar("grad_enabled", default=True)
+_grad_enabled = Scope("grad_enabled", True)
 
 # Called as hook(event, name, array) at the end of every op, forward and backward; profile.py is the one user.
 op_hooks = []
@@ -29,14 +28,9 @@ def grad_enabled():
     return _grad_enabled.get()
 
 
-@contextlib.contextmanager
 def no_grad():
-    """Inside this block nothing is recorded: ops keep no inputs alive, and results cannot be differentiated."""
-    token = _grad_enabled.set(False)
-    try:
-        yield
-    finally:
-        _grad_enabled.reset(token)
+    """A `with` block in which nothing is recorded: ops keep no inputs alive, and results cannot be differentiated."""
+    return _grad_enabled.set(False)
 
 
 def gradients(output, inputs, output_gradient=None):

@@ -5,14 +5,13 @@ and are called by the functions they speed up (`conv2d`, `group_norm`, `Adam`, `
 ones to read first: each has its plain version beside it, and `plain_versions` runs that.
 """
 
-import contextlib
-import contextvars
 import functools
 from pathlib import Path
 
 import numpy as np
 
 from nn.backend import array_module
+from nn.scope import Scope
 
 __all__ = ["used_for", "plain_versions", "SOURCE", "to_bfloat16", "windows", "sum_windows", "group_norm"]
 __all__ += ["group_norm_gradients", "adam", "moving_average", "random_numbers"]
@@ -20,7 +19,7 @@ __all__ += ["group_norm_gradients", "adam", "moving_average", "random_numbers"]
 SOURCE = Path(__file__).with_name("kernels.cu")
 _THREADS = 256  # in a block
 _REAL = {"float32": "float", "float64": "double"}
-_plain = contextvars.ContextVar("plain", default=False)
+_plain = Scope("plain", False)
 
 
 def used_for(xp, dtype=np.float32):
@@ -28,14 +27,9 @@ def used_for(xp, dtype=np.float32):
     return xp is not np and str(dtype) in _REAL and not _plain.get()
 
 
-@contextlib.contextmanager
 def plain_versions():
-    """Inside this block no kernel is used, on no device: what the kernels must equal."""
-    token = _plain.set(True)
-    try:
-        yield
-    finally:
-        _plain.reset(token)
+    """A `with` block in which no kernel is used, on no device: what the kernels must equal."""
+    return _plain.set(True)
 
 
 @functools.cache

@@ -4,18 +4,16 @@ A tensor core multiplies numbers of fewer bits many times faster, and adds the p
 factor to 10 bits of fraction, bfloat16 to 7. Weights, norms, losses and sums are not touched.
 """
 
-import contextlib
-import contextvars
-
 import numpy as np
 
 from nn.backend import array_module
 from nn.gpu import kernels
+from nn.scope import Scope
 
 __all__ = ["PRECISIONS", "check_precision", "precision", "products_in", "matrix_product"]
 
 PRECISIONS = ("fp32", "tf32", "bf16")
-_precision = contextvars.ContextVar("precision", default="fp32")
+_precision = Scope("precision", "fp32")
 
 # From NVIDIA's cublas_api.h: cublasComputeType_t, cublasGemmAlgo_t, cublasOperation_t; library_types.h: cudaDataType.
 _COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _DEFAULT_ALGORITHM, _AS_IS, _TRANSPOSED = 68, 77, -1, 0, 1
@@ -33,19 +31,14 @@ def check_precision(name, xp):
     return name
 
 
-@contextlib.contextmanager
 def precision(name):
-    """Inside this block, products of two float32 matrices on a GPU are made in "fp32", "tf32" or "bf16".
+    """A `with` block in which products of two float32 matrices on a GPU are made in "fp32", "tf32" or "bf16".
 
     "fp32" is what CuPy does by itself, which its environment variable CUPY_TF32 changes.
     """
     if name not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
-    token = _precision.set(name)
-    try:
-        yield
-    finally:
-        _precision.reset(token)
+    return _precision.set(name)
 
 
 def products_in(name, dtype):
