@@ -89,7 +89,7 @@ def conv2d_im2col(x, weight, bias, stride=1, padding=0):
             gx = _sum_windows(columns, a.shape, stride, padding, xp)
         return gx, gw, _bias_gradient(g, bias, xp)
 
-    return node(y, (x, weight, bias), vjp)
+    return node("conv2d_im2col", y, (x, weight, bias), vjp)
 
 
 def _windows(a, kh, kw, stride, padding, xp):
@@ -181,7 +181,7 @@ def conv2d_winograd(x, weight, bias):
             g_bias = sum_pixels(g_products[7].reshape(n, ty * tx, o), xp)
         return gx, gw, g_bias if bias.ndim == 2 or g_bias is None else g_bias.sum(axis=0)
 
-    return node(y, (x, weight, bias), vjp)
+    return node("conv2d_winograd", y, (x, weight, bias), vjp)
 
 
 def _transform_filters(weight, filter_map):

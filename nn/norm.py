@@ -28,7 +28,7 @@ def group_norm(x, weight, bias, groups):
     centred, scale, vjp = _normalise(x, weight, bias, groups)
     y = centred * _row(scale, centred)
     y += _row(bias.data[None], centred)
-    return node(y.reshape(x.shape), (x, weight, bias), vjp)
+    return node("group_norm", y.reshape(x.shape), (x, weight, bias), vjp)
 
 
 def group_norm_silu(x, weight, bias, groups):
@@ -55,14 +55,19 @@ def group_norm_silu(x, weight, bias, groups):
     def vjp(g):
         return normalise_vjp(slope * g.reshape(slope.shape), 0.5)  # the 2 is taken out with the scale
 
-    return node(y.reshape(x.shape), (x, weight, bias), vjp)
+    return node("group_norm_silu", y.reshape(x.shape), (x, weight, bias), vjp)
 
 
 def _by_kernels(x, weight, bias, groups, silu):
     """Both of the above on a GPU: seven launches, forward and backward, not some fifty. Keeps x, mean and std."""
     a, w, b = x.data, weight.data, bias.data
     y, mean, inverse_std = kernels.group_norm(a, w, b, groups, EPSILON, silu)
-    return node(y, (x, weight, bias), lambda g: kernels.group_norm_gradients(g, a, w, b, mean, inverse_std, silu))
+    return node(
+        "group_norm_silu" if silu else "group_norm",
+        y,
+        (x, weight, bias),
+        lambda g: kernels.group_norm_gradients(g, a, w, b, mean, inverse_std, silu),
+    )
 
 
 def layer_norm(x, weight, bias):
@@ -78,7 +83,7 @@ def layer_norm(x, weight, bias):
         along = (gn * normalised).mean(axis=-1, keepdims=True)
         return (gn - gn.mean(axis=-1, keepdims=True) - normalised * along) * inverse_std, g * normalised, g
 
-    return node(normalised * w + bias.data, (x, weight, bias), vjp)
+    return node("layer_norm", normalised * w + bias.data, (x, weight, bias), vjp)
 
 
 def _normalise(x, weight, bias, groups):

@@ -16,25 +16,25 @@ __all__ += ["softmax", "log_softmax", "embedding", "dropout", "attention", "mse"
 def exp(x):
     """e^x, elementwise."""
     y = x.xp.exp(x.data)
-    return node(y, (x,), lambda g: (g * y,))
+    return node("exp", y, (x,), lambda g: (g * y,))
 
 
 def log(x):
     """Natural logarithm, elementwise, of positive numbers."""
     a = x.data
-    return node(x.xp.log(a), (x,), lambda g: (g / a,))
+    return node("log", x.xp.log(a), (x,), lambda g: (g / a,))
 
 
 def sqrt(x):
     """Square root, elementwise; the gradient at 0 is infinite."""
     y = x.xp.sqrt(x.data)
-    return node(y, (x,), lambda g: (g / (2 * y),))
+    return node("sqrt", y, (x,), lambda g: (g / (2 * y),))
 
 
 def tanh(x):
     """Hyperbolic tangent, elementwise."""
     y = x.xp.tanh(x.data)
-    return node(y, (x,), lambda g: (g * (1 - y * y),))
+    return node("tanh", y, (x,), lambda g: (g * (1 - y * y),))
 
 
 def sigmoid_array(a, xp):
@@ -45,27 +45,27 @@ def sigmoid_array(a, xp):
 def sigmoid(x):
     """1 / (1 + e^-x), elementwise."""
     y = sigmoid_array(x.data, x.xp)
-    return node(y, (x,), lambda g: (g * y * (1 - y),))
+    return node("sigmoid", y, (x,), lambda g: (g * y * (1 - y),))
 
 
 def silu(x):
     """x * sigmoid(x), elementwise."""
     s = sigmoid_array(x.data, x.xp)
     y = x.data * s
-    return node(y, (x,), lambda g: (g * (s + y * (1 - s)),))
+    return node("silu", y, (x,), lambda g: (g * (s + y * (1 - s)),))
 
 
 def relu(x):
     """max(x, 0), elementwise; the gradient at 0 is 0."""
     y = x.xp.maximum(x.data, 0)
-    return node(y, (x,), lambda g: (g * (y > 0),))
+    return node("relu", y, (x,), lambda g: (g * (y > 0),))
 
 
 def softplus(x):
     """log(1 + e^x), elementwise, without overflow."""
     a, xp = x.data, x.xp
     y = xp.logaddexp(a, xp.zeros((), a.dtype))
-    return node(y, (x,), lambda g: (g * sigmoid_array(a, xp),))
+    return node("softplus", y, (x,), lambda g: (g * sigmoid_array(a, xp),))
 
 
 def clip(x, low, high):
@@ -74,7 +74,7 @@ def clip(x, low, high):
         raise ValueError(f"clip needs low <= high, got {low} and {high}")
     low, high = float(low), float(high)  # a np.float64 would make float32 data float64
     inside = (x.data >= low) & (x.data <= high)
-    return node(x.xp.clip(x.data, low, high), (x,), lambda g: (g * inside,))
+    return node("clip", x.xp.clip(x.data, low, high), (x,), lambda g: (g * inside,))
 
 
 def where(condition, x, y):
@@ -84,9 +84,10 @@ def where(condition, x, y):
     one = x if isinstance(x, Tensor) else y
     if not isinstance(one, Tensor):
         raise TypeError(f"where needs a Tensor to choose from, got {type(x).__name__} and {type(y).__name__}")
-    x, y, xp = one.operand(x), one.operand(y), one.xp
+    x, y, xp = one.operand("where", x), one.operand("where", y), one.xp
     zero = xp.zeros((), x.dtype)
     return node(
+        "where",
         xp.where(condition, x.data, y.data),
         (x, y),
         lambda g: (xp.where(condition, g, zero), xp.where(condition, zero, g)),
@@ -98,11 +99,11 @@ def concatenate(tensors, axis=-1):
     if not (tensors and isinstance(tensors[0], Tensor)):
         raise TypeError("concatenate needs a list of Tensors, with at least one in it")
     first = tensors[0]
-    tensors = tuple(map(first.operand, tensors))
+    tensors = tuple(first.operand("concatenate", t) for t in tensors)
     ends = np.cumsum([t.shape[axis] for t in tensors])[:-1].tolist()
     xp = first.xp
     joined = xp.concatenate([t.data for t in tensors], axis=axis)
-    return node(joined, tensors, lambda g: tuple(xp.split(g, ends, axis=axis)))
+    return node("concatenate", joined, tensors, lambda g: tuple(xp.split(g, ends, axis=axis)))
 
 
 def pad(x, widths):
@@ -110,7 +111,7 @@ def pad(x, widths):
     if len(widths) != x.ndim:
         raise ValueError(f"pad needs one (before, after) pair per axis: {x.ndim} axes, {len(widths)} pairs")
     inner = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))
-    return node(x.xp.pad(x.data, widths), (x,), lambda g: (g[inner],))
+    return node("pad", x.xp.pad(x.data, widths), (x,), lambda g: (g[inner],))
 
 
 def _softmax_array(a, axis, xp):
@@ -127,7 +128,7 @@ def softmax(x, axis=-1):
         gy = g * y
         return (gy - y * gy.sum(axis=axis, keepdims=True),)
 
-    return node(y, (x,), vjp)
+    return node("softmax", y, (x,), vjp)
 
 
 def log_softmax(x, axis=-1):
@@ -135,7 +136,7 @@ def log_softmax(x, axis=-1):
     xp = x.xp
     shifted = x.data - x.data.max(axis=axis, keepdims=True)
     y = shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
-    return node(y, (x,), lambda g: (g - xp.exp(y) * g.sum(axis=axis, keepdims=True),))
+    return node("log_softmax", y, (x,), lambda g: (g - xp.exp(y) * g.sum(axis=axis, keepdims=True),))
 
 
 def embedding(table, index):
@@ -153,7 +154,7 @@ def embedding(table, index):
         chosen = (xp.arange(count)[:, None] == rows).astype(g.dtype)
         return (chosen @ g.reshape(rows.size, width),)
 
-    return node(table.data[rows].reshape(*index.shape, width), (table,), vjp)
+    return node("embedding", table.data[rows].reshape(*index.shape, width), (table,), vjp)
 
 
 def _check_integers(name, index, count):
@@ -170,7 +171,7 @@ def dropout(x, rate):
     if rate == 0:
         return x
     kept = (next_uniform(x.shape, x.xp) >= rate).astype(x.dtype) * (1 / (1 - rate))
-    return node(x.data * kept, (x,), lambda g: (g * kept,))
+    return node("dropout", x.data * kept, (x,), lambda g: (g * kept,))
 
 
 def attention(query, key, value):
@@ -189,7 +190,7 @@ def attention(query, key, value):
 
 def mse(prediction, target):
     """Mean of (prediction - target)^2 over all entries, a scalar. ValueError where the shapes differ."""
-    target = prediction.operand(target)
+    target = prediction.operand("mse", target)
     if prediction.shape != target.shape:
         raise ValueError(f"mse needs equal shapes, got {prediction.shape} and {target.shape}")
     difference = prediction.data - target.data
@@ -200,7 +201,7 @@ def mse(prediction, target):
         return gradient, -gradient if target.requires_grad else None
 
     flat = difference.reshape(-1)
-    return node(prediction.xp.asarray(flat @ flat / difference.size), (prediction, target), vjp)
+    return node("mse", prediction.xp.asarray(flat @ flat / difference.size), (prediction, target), vjp)
 
 
 def cross_entropy(logits, labels):

@@ -11,7 +11,9 @@ def upsample_nearest(x, factor=2):
     n, h, w, c = x.shape
     xp = x.xp
     blocks = xp.broadcast_to(x.data[:, :, None, :, None], (n, h, factor, w, factor, c))
-    return node(blocks.reshape(n, h * factor, w * factor, c), (x,), lambda g: (_sum_blocks(g, factor),))
+    return node(
+        "upsample_nearest", blocks.reshape(n, h * factor, w * factor, c), (x,), lambda g: (_sum_blocks(g, factor),)
+    )
 
 
 def average_pool(x, factor=2):
@@ -28,7 +30,7 @@ def average_pool(x, factor=2):
         blocks = xp.broadcast_to((g * scale)[:, :, None, :, None], (n, h // factor, factor, w // factor, factor, c))
         return (blocks.reshape(n, h, w, c),)
 
-    return node(small, (x,), vjp)
+    return node("average_pool", small, (x,), vjp)
 
 
 def _check_resampling(x, factor):

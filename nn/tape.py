@@ -2,7 +2,7 @@
 
 from nn.scope import Scope
 
-__all__ = ["Node", "no_grad", "grad_enabled", "gradients", "walk", "unbroadcast", "op_hooks", "op_name"]
+__all__ = ["Node", "no_grad", "grad_enabled", "gradients", "walk", "unbroadcast", "op_hooks"]
 
 _grad_enabled = Scope("grad_enabled", True)
 
@@ -13,14 +13,15 @@ op_hooks = []
 class Node:
     """Where a Tensor came from: what the walk back needs, and not its data, which lives while some vjp names it.
 
-    parents: for each input of the op its Node, or the Tensor itself if it is a leaf, or None if it needs no gradient.
+    name: the op's. parents: for each of its inputs a Node, or the Tensor itself if it is a leaf, or None if it needs no
+    gradient.
     """
 
-    __slots__ = ("parents", "vjp", "shape")
+    __slots__ = ("name", "parents", "vjp", "shape")
 
-    def __init__(self, tensors, vjp, shape):
+    def __init__(self, name, tensors, vjp, shape):
         self.parents = tuple((t.node or t) if t.requires_grad else None for t in tensors)
-        self.vjp, self.shape = vjp, shape
+        self.name, self.vjp, self.shape = name, vjp, shape
 
 
 def grad_enabled():
@@ -64,11 +65,11 @@ def walk(output, output_gradient):
             continue
         parent_gradients = current.vjp(gradient)
         for hook in op_hooks:
-            hook("backward", op_name(current.vjp), gradient)
+            hook("backward", current.name, gradient)
         for parent, contribution in zip(current.parents, parent_gradients, strict=True):
             if contribution is None or parent is None:
                 continue
-            contribution = unbroadcast(contribution, parent.shape, current.vjp)
+            contribution = unbroadcast(contribution, parent.shape, current.name)
             key = id(parent)
             if key not in pending:
                 pending[key] = contribution  # may be shared with another parent: not ours to write into
@@ -111,17 +112,12 @@ def _released(_):
     raise RuntimeError("this graph has been walked already and is released; run the forward pass again")
 
 
-def op_name(vjp):
-    """`silu` for the lambda inside `silu`, `add` for the one inside `Tensor.__add__`."""
-    return vjp.__qualname__.split(".<locals>")[0].split(".")[-1].strip("_")
-
-
-def unbroadcast(gradient, shape, vjp):
-    """Sum `gradient`, which `vjp` gave, back to `shape`, what it was before broadcasting. ValueError if it cannot be."""
+def unbroadcast(gradient, shape, name):
+    """Sum `gradient`, given by the op `name`, back to `shape`, that before broadcasting. ValueError if it cannot be."""
     if gradient.shape == shape:
         return gradient
     added = gradient.ndim - len(shape)
     stretched = tuple(i for i, n in enumerate(gradient.shape) if i < added or shape[i - added] != n)
     if added < 0 or any(shape[i - added] != 1 for i in stretched if i >= added):
-        raise ValueError(f"{op_name(vjp)}: the vjp gave shape {gradient.shape} for the gradient of an input {shape}")
+        raise ValueError(f"{name}: the vjp gave shape {gradient.shape} for the gradient of an input {shape}")
     return gradient.sum(axis=stretched, keepdims=True).reshape(shape)

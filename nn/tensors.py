@@ -7,33 +7,32 @@ until `backward`, so it names as little as it can, and never the result's node (
 
 import math
 import operator
-import sys
 
 import numpy as np
 
 from nn.backend import array_module
 from nn.gpu.precision import matrix_product
-from nn.tape import Node, grad_enabled, op_hooks, op_name, walk
+from nn.tape import Node, grad_enabled, op_hooks, walk
 
 __all__ = ["Tensor", "tensor", "node", "check_devices"]
 
 
-def node(data, parents, vjp):
+def node(name, data, parents, vjp):
     """The Tensor that an op returns.
 
-    data: the op's result, an array. parents: the Tensors it was computed from. vjp: a function from the gradient of
-    the result to a tuple with one gradient (or None) per parent, in order; a gradient may have the parent's shape
+    name: the op's own, for errors and the profile. data: its result, an array. parents: the Tensors it was computed
+    from. vjp: a function from the gradient of the result to a tuple with one gradient (or None) per parent, in order; a gradient may have the parent's shape
     or the broadcast shape, which the engine sums back. TypeError where the parents' dtypes differ.
     """
     needs_gradient = False
     for parent in parents:  # a plain loop: this runs for every op
         if parent.data.dtype != parents[0].data.dtype:
-            raise TypeError(f"{op_name(vjp)}: dtypes differ: {', '.join(str(p.dtype) for p in parents)}")
+            raise TypeError(f"{name}: dtypes differ: {', '.join(str(p.dtype) for p in parents)}")
         needs_gradient = needs_gradient or parent.requires_grad
     for hook in op_hooks:
-        hook("forward", op_name(vjp), data)
+        hook("forward", name, data)
     if needs_gradient and grad_enabled():
-        return Tensor(data, True, Node(parents, vjp, data.shape))
+        return Tensor(data, True, Node(name, parents, vjp, data.shape))
     return Tensor(data)
 
 
@@ -102,8 +101,8 @@ class Tensor:
         for leaf, found in walk(self, gradient).values():
             leaf.grad = found.copy() if leaf.grad is None else leaf.grad + found  # leaves may share `found`
 
-    def operand(self, other):
-        """`other` as a Tensor that can meet this one in an op; TypeError for another dtype or another device."""
+    def operand(self, op, other):
+        """`other` as a Tensor that can meet this one in `op`, a name; TypeError for another dtype or another device."""
         if isinstance(other, Tensor):
             found = other
         elif isinstance(other, (int, float)):
@@ -111,34 +110,34 @@ class Tensor:
         elif array_module(other) is not np or isinstance(other, (np.ndarray, np.generic)):
             found = Tensor(other)
         else:
-            raise TypeError(f"cannot use {type(other).__name__} in an expression with a Tensor")
+            raise TypeError(f"{op}: cannot use {type(other).__name__} in an expression with a Tensor")
         a, b = self.data, found.data
         if a.dtype != b.dtype:
-            raise TypeError(f"dtypes differ: {a.dtype} and {b.dtype}; convert one of them with .astype")
+            raise TypeError(f"{op}: dtypes differ: {a.dtype} and {b.dtype}; convert one of them with .astype")
         if type(a) is not type(b) and not isinstance(a, np.generic) and not isinstance(b, np.generic):
-            check_devices(sys._getframe(1).f_code.co_name.strip("_"), self, found)
+            check_devices(op, self, found)
         return found
 
     # Arithmetic, with NumPy's broadcasting; the engine sums gradients back to the shape of each operand.
 
     def __add__(self, other):
-        other = self.operand(other)
-        return node(self.data + other.data, (self, other), lambda g: (g, g))
+        other = self.operand("add", other)
+        return node("add", self.data + other.data, (self, other), lambda g: (g, g))
 
     def __sub__(self, other):
-        other = self.operand(other)
-        return node(self.data - other.data, (self, other), lambda g: (g, -g))
+        other = self.operand("sub", other)
+        return node("sub", self.data - other.data, (self, other), lambda g: (g, -g))
 
     def __mul__(self, other):
-        other = self.operand(other)
+        other = self.operand("mul", other)
         a, b = self.data, other.data
-        return node(a * b, (self, other), lambda g: (g * b, g * a if other.requires_grad else None))
+        return node("mul", a * b, (self, other), lambda g: (g * b, g * a if other.requires_grad else None))
 
     def __truediv__(self, other):
-        other = self.operand(other)
+        other = self.operand("truediv", other)
         b = other.data
         y = self.data / b
-        return node(y, (self, other), lambda g: (g / b, -g * y / b if other.requires_grad else None))
+        return node("truediv", y, (self, other), lambda g: (g / b, -g * y / b if other.requires_grad else None))
 
     def __pow__(self, exponent):
         """self ** exponent, for a Python number as exponent."""
@@ -146,29 +145,29 @@ class Tensor:
             raise TypeError(f"the exponent must be a Python number, got {type(exponent).__name__}; use exp and log")
         x, exponent = self.data, float(exponent)  # a np.float64 is a float too, but would make float32 data float64
         slope = 0.0 if exponent == 0 else exponent  # x^0 is flat, at 0 too
-        return node(x**exponent, (self,), lambda g: (g * (slope * x ** (exponent - 1)),))
+        return node("pow", x**exponent, (self,), lambda g: (g * (slope * x ** (exponent - 1)),))
 
     def __neg__(self):
-        return node(-self.data, (self,), lambda g: (-g,))
+        return node("neg", -self.data, (self,), lambda g: (-g,))
 
     def __radd__(self, other):
         return self + other
 
     def __rsub__(self, other):
-        return self.operand(other) - self
+        return self.operand("sub", other) - self
 
     def __rmul__(self, other):
         return self * other
 
     def __rtruediv__(self, other):
-        return self.operand(other) / self
+        return self.operand("truediv", other) / self
 
     def __rmatmul__(self, other):
-        return self.operand(other) @ self
+        return self.operand("matmul", other) @ self
 
     def __matmul__(self, other):
         """Matrix product over the last two axes, leading axes broadcast. ValueError unless (..., i, j) @ (..., j, k)."""
-        other = self.operand(other)
+        other = self.operand("matmul", other)
         a, b = self.data, other.data
         if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
             raise ValueError(f"matmul needs (..., i, j) @ (..., j, k), got {a.shape} @ {b.shape}")
@@ -180,7 +179,7 @@ class Tensor:
             gb = product(a.swapaxes(-1, -2), g) if other.requires_grad else None
             return ga, gb
 
-        return node(product(a, b), (self, other), vjp)
+        return node("matmul", product(a, b), (self, other), vjp)
 
     # Reductions and shapes.
 
@@ -188,6 +187,7 @@ class Tensor:
         """Sum over `axis` (an int, a tuple, or None for all)."""
         shape, xp = self.shape, self.xp
         return node(
+            "sum",
             xp.asarray(self.data.sum(axis=axis, keepdims=keepdims)),
             (self,),
             lambda g: (xp.broadcast_to(_restore_axes(g, axis, shape, keepdims), shape),),
@@ -208,19 +208,19 @@ class Tensor:
             share = chosen / chosen.sum(axis=axis, keepdims=True).astype(x.dtype)
             return (share * _restore_axes(g, axis, shape, keepdims),)
 
-        return node(self.xp.asarray(x.max(axis=axis, keepdims=keepdims)), (self,), vjp)
+        return node("max", self.xp.asarray(x.max(axis=axis, keepdims=keepdims)), (self,), vjp)
 
     def reshape(self, *shape):
         """The same entries in another shape; takes ints or one tuple, with -1 for one that follows from the rest."""
         before = self.shape
-        return node(self.data.reshape(*shape), (self,), lambda g: (g.reshape(before),))
+        return node("reshape", self.data.reshape(*shape), (self,), lambda g: (g.reshape(before),))
 
     def transpose(self, *axes):
         """Axes in another order (reversed if none is given), as numpy.transpose."""
         order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
         order = tuple(order) or tuple(reversed(range(self.ndim)))
         inverse = tuple(int(i) for i in np.argsort([a % self.ndim for a in order]))
-        return node(self.data.transpose(order), (self,), lambda g: (g.transpose(inverse),))
+        return node("transpose", self.data.transpose(order), (self,), lambda g: (g.transpose(inverse),))
 
     def __getitem__(self, index):
         """Indexing and slicing as NumPy's; an entry picked twice gets both gradients."""
@@ -238,12 +238,12 @@ class Tensor:
                 cupyx.scatter_add(full, index, g)
             return (full,)
 
-        return node(xp.asarray(self.data[index]), (self,), vjp)
+        return node("getitem", xp.asarray(self.data[index]), (self,), vjp)
 
     def astype(self, dtype):
         """Converted to another floating dtype; the gradient is converted back."""
         before = self.dtype
-        return node(self.data.astype(dtype), (self,), lambda g: (g.astype(before),))
+        return node("astype", self.data.astype(dtype), (self,), lambda g: (g.astype(before),))
 
 
 def _picks_each_once(index):

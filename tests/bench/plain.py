@@ -22,7 +22,7 @@ def conv2d(x, weight, bias, stride=1, padding=0):
         g_bias = g.sum(axis=(1, 2)) if bias.ndim == 2 else g.sum(axis=(0, 1, 2))
         return gx, (columns.T @ rows).reshape(weight.shape), g_bias
 
-    return node(y, (x, weight, bias), vjp)
+    return node("conv2d", y, (x, weight, bias), vjp)
 
 
 def group_norm(x, weight, bias, groups):

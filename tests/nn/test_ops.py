@@ -253,7 +253,7 @@ def test_dropout_keeps_the_mean_and_drops_the_rate():
 
 def scaled(factor):
     """x * w with a gradient for w that is wrong by `factor`."""
-    return lambda x, w: nn.node(x.data * w.data, (x, w), lambda g: (g * w.data, factor * g * x.data))
+    return lambda x, w: nn.node("scaled", x.data * w.data, (x, w), lambda g: (g * w.data, factor * g * x.data))
 
 
 def test_gradcheck_sees_two_parts_in_a_million_and_names_the_input():
@@ -268,7 +268,7 @@ def test_gradcheck_sees_a_norm_whose_gradient_is_wrong_in_a_way_that_sums_to_zer
 
     def wrong(z):
         y = nn.layer_norm(z, Tensor(there(np.ones(4))), Tensor(there(np.zeros(4))))
-        return nn.node(y.data, (z,), lambda g: (1.001 * nn.gradients(y, [z], g)[0],))
+        return nn.node("wrong", y.data, (z,), lambda g: (1.001 * nn.gradients(y, [z], g)[0],))
 
     with pytest.raises(AssertionError, match="gradient of input 0"):
         nn.gradcheck(wrong, there(np.random.default_rng(0).standard_normal((3, 4))))

@@ -37,7 +37,7 @@ def test_a_shared_expression_is_walked_once():
         seen.append(g.tolist())
         return (g,)
 
-    shared = nn.node(x.data, (x,), vjp)
+    shared = nn.node("same", x.data, (x,), vjp)
     (shared * 2 + shared * 3 + shared).backward()
     assert seen == [[6]]
     assert x.grad.tolist() == [6]
@@ -171,7 +171,7 @@ def test_the_gradient_of_the_output_is_checked():
 
 
 def wrong_op(x):
-    return nn.node(x.data.reshape(3, 2), (x,), lambda g: (g,))
+    return nn.node("wrong_op", x.data.reshape(3, 2), (x,), lambda g: (g,))
 
 
 def test_a_vjp_of_the_wrong_shape_is_named():
