@@ -1,0 +1,130 @@
+"""Public data sets: where their files are looked for, and how they are fetched from mirrors. Next: files.py."""
+
+import http.client
+import os
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyddpm.data.files import write_atomically
+from tinyddpm.data.images import DataError
+from tinyddpm.data.progress import progress, say
+
+__all__ = ["NoMirrorError", "Source", "read", "cache_directory"]
+
+
+class NoMirrorError(DataError):
+    """No mirror could give what is not in the cache; the message says what each answered."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a public data set is to be had, and what its files must be.
+
+    A file's object has `limit`, the most bytes it may have as it is sent, and `decode(data, where)`, which checks those
+    bytes and returns the arrays in them; DataError, naming `where`, if they are not the published ones.
+    """
+
+    name: str  # of the data set, and of its directory
+    mirrors: tuple  # addresses that end in a slash, asked in this order for each file
+    files: dict  # name at the mirrors -> its object
+    timeout: float = 5.0  # seconds a mirror may be silent
+    patience: float = 1800.0  # seconds it may take for one file
+
+
+def read(source, data_dir=None):
+    """{name: what its decode returns} of all files of `source`. DataError.
+
+    A directory that was asked for, `data_dir` or else $TINYDDPM_DATA, is the only place looked in: its sub-directory
+    of the data set's name if there is one, else itself; the files may be decompressed there. Without one, the user's
+    cache is looked in, and what is missing or damaged there is downloaded.
+    """
+    asked = data_dir or os.environ.get("TINYDDPM_DATA")
+    if asked:
+        directory = Path(asked).expanduser()
+        directory = directory / source.name if (directory / source.name).is_dir() else directory
+        return {name: _read_one(directory, name, source) for name in source.files}
+    mirrors, said = list(source.mirrors), []
+    return {name: _read_cached(cache_directory(source.name), name, source, mirrors, said) for name in source.files}
+
+
+def cache_directory(name):
+    """Where this platform keeps what a program can fetch again."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "tinyddpm" / name
+
+
+def _read_one(directory, name, source):
+    if not directory.is_dir():
+        raise DataError(f"{directory}: no such directory; expected one that holds {name}")
+    plain = name.removesuffix(".gz")
+    for path in (directory / name, directory / plain):
+        if path.is_file():
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read: {error}") from error
+            return source.files[name].decode(data, path)
+    raise DataError(f"{directory}: holds neither {name} nor {plain}")
+
+
+def _read_cached(cache, name, source, mirrors, said):
+    if (cache / name).exists():
+        try:
+            return _read_one(cache, name, source)
+        except DataError as error:
+            say(f"{error}\nThat is in the cache, so it is fetched again.")
+    data, arrays = _ask(mirrors, name, said, source)
+    try:
+        with write_atomically(cache / name) as file:
+            file.write(data)
+    except OSError as error:
+        raise DataError(f"{cache}: cannot keep {name} there: {error}") from error
+    return arrays
+
+
+def _ask(mirrors, name, said, source):
+    """(bytes, arrays) of the file from the first mirror that has it; those that fail are crossed off."""
+    while mirrors:
+        url = mirrors[0] + name
+        try:
+            data = _fetch(url, source.files[name].limit, source)
+            return data, source.files[name].decode(data, url)
+        except DataError as error:
+            said.append(str(error))
+            del mirrors[0]
+    raise NoMirrorError("\n  ".join([f"{source.name} could not be downloaded:", *said]))
+
+
+def _fetch(url, limit, source):
+    """The bytes at `url`, at most `limit` of them."""
+    deadline = time.monotonic() + source.patience
+    data = bytearray()
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "tinyddpm"})
+        with (
+            progress(desc=url, unit="B", unit_scale=True) as bar,
+            urllib.request.urlopen(request, timeout=source.timeout) as response,
+        ):
+            bar.total = length = int(response.headers.get("Content-Length", 0))
+            while chunk := response.read1(1 << 16):
+                data += chunk
+                bar.update(len(chunk))
+                if len(data) > limit:
+                    raise DataError(f"{url}: too long: over {limit} bytes")
+                if time.monotonic() > deadline:
+                    raise DataError(f"{url}: too slow: {len(data)} bytes in {source.patience} seconds")
+    except DataError:
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DataError(f"{url}: {error}") from error
+    if len(data) < length:
+        raise DataError(f"{url}: sent {len(data)} of {length} bytes")
+    return bytes(data)
