@@ -18,7 +18,8 @@ from tinyddpm.bound import denoising_term, prior_term, reconstruction_term
 from tinyddpm.prediction import eps_from_x0, mean_from_eps, score_from_x0, x0_from_score
 from tinyddpm.reverse import p_mean_variance
 from tinyddpm.theory import bound_forms as forms
-from tinyddpm.theory.oracle import Oracle, mixture_data
+from tinyddpm.theory.mixture import mixture_data
+from tinyddpm.theory.oracle import Oracle
 
 DATA = mixture_data([0.3, 0.7], [[-0.7], [0.5]], [[0.04], [0.02]])
 X0 = np.array([[0.4]])  # the one data point that we follow, (N, d) = (1, 1)

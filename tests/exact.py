@@ -10,7 +10,7 @@ from strategies import betas
 import nn
 from tinyddpm import NoiseSchedule
 from tinyddpm.decoder import log_ndtr
-from tinyddpm.theory.oracle import finite_data, gaussian_data, mixture_data
+from tinyddpm.theory.mixture import finite_data, gaussian_data, mixture_data
 
 COVARIANCE = np.array([[1.0, 0.5, -0.1], [0.5, 0.6, 0.2], [-0.1, 0.2, 0.4]])
 

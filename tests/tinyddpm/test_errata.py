@@ -8,7 +8,8 @@ from strategies import drawn_schedules, normal_arrays, schedules_and_t, seeds
 from tinyddpm import Gaussian, NoiseSchedule, q_marginal, q_posterior, q_transition
 from tinyddpm.bound import reconstruction_term
 from tinyddpm.theory.bound_forms import consistency_form, misprinted_form, q_path
-from tinyddpm.theory.oracle import Oracle, gaussian_data
+from tinyddpm.theory.mixture import gaussian_data
+from tinyddpm.theory.oracle import Oracle
 
 
 def bayes_gap(schedule, posterior, x0, x_prev, xt, t):

@@ -24,7 +24,7 @@ from tinyddpm.theory import binomial
 from tinyddpm.theory.bound_forms import reverse_model
 from tinyddpm.theory.continuous import LearnedLogSNR
 from tinyddpm.theory.flow import flow_log_prob
-from tinyddpm.theory.oracle import finite_data, mixture_data
+from tinyddpm.theory.mixture import finite_data, mixture_data
 
 SCHEDULE = NoiseSchedule.linear(4)
 X = np.array([[0.5], [-1.0]])

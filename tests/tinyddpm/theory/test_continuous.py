@@ -24,7 +24,8 @@ from tinyddpm.theory.continuous import (
     reconstruction_loss,
     signal_and_noise,
 )
-from tinyddpm.theory.oracle import Oracle, gaussian_data, mixture_data
+from tinyddpm.theory.mixture import gaussian_data, mixture_data
+from tinyddpm.theory.oracle import Oracle
 
 HIGH, LOW = 6.0, -7.0
 PIECES = LearnedLogSNR(HIGH, LOW, np.array([1.0, -3.0, 0.5, 2.0]))

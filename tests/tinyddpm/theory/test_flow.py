@@ -9,7 +9,8 @@ from tinyddpm import Gaussian, NoiseSchedule
 from tinyddpm.reverse import ddim_encode, ddim_step, reverse_process
 from tinyddpm.theory.continuous import ideal_denoiser, signal_and_noise
 from tinyddpm.theory.flow import divergence, flow_log_prob, flow_velocity, probability_flow
-from tinyddpm.theory.oracle import Oracle, gaussian_data, mixture_data
+from tinyddpm.theory.mixture import gaussian_data, mixture_data
+from tinyddpm.theory.oracle import Oracle
 
 MEAN = np.array([0.7, -0.2, 0.1])
 HIGH, LOW = 6.0, -8.0

@@ -12,7 +12,8 @@ from strategies import assert_close, seeds
 import nn
 from tinyddpm import Gaussian, NoiseSchedule, q_jump, q_marginal, q_sample, q_step
 from tinyddpm.prediction import score_from_x0, x0_from_score
-from tinyddpm.theory.oracle import Oracle, finite_data, gaussian_data, mixture_data
+from tinyddpm.theory.mixture import finite_data, gaussian_data, mixture_data
+from tinyddpm.theory.oracle import Oracle
 
 # ---- the distributions ----
 

@@ -13,14 +13,8 @@ from tinyddpm import Gaussian, NoiseSchedule, p_mean_variance, sample
 from tinyddpm.bound import denoising_term, prior_term, reconstruction_term, variational_bound
 from tinyddpm.reverse import ddim_step, reverse_process, second_order_step
 from tinyddpm.theory.bound_forms import path_form, q_path
-from tinyddpm.theory.oracle import (
-    Oracle,
-    chain_variance,
-    finite_data,
-    fixed_variance_excess,
-    gaussian_data,
-    mixture_data,
-)
+from tinyddpm.theory.mixture import finite_data, gaussian_data, mixture_data
+from tinyddpm.theory.oracle import Oracle, chain_variance, fixed_variance_excess
 
 # ---- E29: sampling chains ----
 
