@@ -1,16 +1,20 @@
-"""From a float64 table to a coefficient that multiplies data: the one place where t becomes an index."""
+"""From a float64 table to a coefficient that multiplies data: the one place where t becomes an index. Next: gaussian.py.
+
+What enters the mathematics is checked here: that t holds integers in range, that arrays which meet are alike, that a
+name is one of those there are.
+"""
 
 import numpy as np
 
-__all__ = ["gather", "spread", "check_t", "check_like", "is_integer", "float_dtype"]
+__all__ = ["gather", "spread", "check_t", "as_steps", "check_like", "float_dtype", "is_integer", "named"]
 
 
 def gather(table, t, x, first=0):
     """table[t], in x's dtype, shaped to broadcast over x, on x's device.
 
-    table: float64 NumPy, entries for t = 0..T. x: (N, ...) floating (NumPy, CuPy, or any tensor with `dtype`
-    and `shape`). t: an integer, giving a scalar, or integers (N,), giving (N, 1, ..., 1); each in first..T.
-    Raises TypeError or ValueError as `check_t` and `float_dtype` do.
+    table: float64 NumPy, entries for t = 0..T. x: (N, ...) floating (NumPy, CuPy, or any tensor with `dtype` and
+    `shape`). t: an integer, giving a scalar, or integers (N,), giving (N, 1, ..., 1); each in first..T. Raises
+    TypeError or ValueError as `check_t` and `float_dtype` do.
     """
     return spread(table[check_t(t, len(table) - 1, x, first)], x)
 
@@ -28,33 +32,52 @@ def spread(values, x):
     return values
 
 
-def check_t(t, T, x, first=0):
-    """t as an int or a NumPy integer array (N,), N = x.shape[0], if every t lies in first..T.
+# ---- t ----
 
-    Raises TypeError unless t holds integers, ValueError when its shape or range is wrong.
+
+def check_t(t, T, x, first=0):
+    """t as a Python int or int64 (N,), N = x.shape[0], if every t lies in first..T; errors as `as_steps`."""
+    steps = as_steps("t", t, first, T)
+    if np.ndim(steps) > 0 and steps.shape != tuple(x.shape[:1]):
+        raise ValueError(f"t must be an integer or have shape {tuple(x.shape[:1])}, got {steps.shape}")
+    return steps
+
+
+def as_steps(name, steps, first, last):
+    """An integer as a Python int, integers of any shape as a NumPy int64 array, if all lie in first..last.
+
+    The type they came in is left behind, because computing in it goes wrong: 255 + 1 is 0 in uint8. Raises TypeError
+    for anything but integers, ValueError for a step out of range.
     """
-    if hasattr(t, "get") and hasattr(t, "device"):
-        t = t.get()  # CuPy: the tables, and so the indices, live on the host
-    index = np.asarray(t)
+    if hasattr(steps, "get") and hasattr(steps, "device"):
+        steps = steps.get()  # CuPy: the tables, and so the indices, live on the host
+    index = np.asarray(steps)
     if index.dtype.kind not in "iu":
-        raise TypeError(f"t must be an integer or an array of integers, got {index.dtype} ({t!r})")
-    if index.ndim > 0 and index.shape != tuple(x.shape[:1]):
-        raise ValueError(f"t must be an integer or have shape {tuple(x.shape[:1])}, got {index.shape}")
-    if index.size and (index.min() < first or index.max() > T):
-        raise ValueError(f"t must lie in {first}..{T}, got {index.min()}..{index.max()}")
-    return int(index) if index.ndim == 0 else index
+        raise TypeError(f"{name} must be an integer or an array of integers, got {index.dtype} ({steps!r})")
+    if index.size and not first <= int(index.min()) <= int(index.max()) <= last:
+        raise ValueError(f"{name} must lie in {first}..{last}, got {index.min()}..{index.max()}")
+    return int(index) if index.ndim == 0 else index.astype(np.int64)
+
+
+def is_integer(value):
+    """Whether value is one integer: Python's, NumPy's, or an array of no axes. A bool is none."""
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iu"
+
+
+# ---- arrays and names ----
 
 
 def check_like(name, value, other_name, other):
-    """Raise unless value has the shape (ValueError) and the dtype (TypeError) of other."""
+    """Raise unless value has the shape (ValueError), the dtype and the device (TypeError) of other."""
     shape, other_shape = (tuple(getattr(a, "shape", ())) for a in (value, other))
     if shape != other_shape:
         raise ValueError(f"{name} must have the shape of {other_name}, {other_shape}, got {shape}")
-    if float_dtype(name, value) != float_dtype(other_name, other):
-        raise TypeError(
-            f"{name} must have the dtype of {other_name}, {float_dtype(other_name, other)}, "
-            f"got {float_dtype(name, value)}"
-        )
+    dtype, other_dtype = float_dtype(name, value), float_dtype(other_name, other)
+    if dtype != other_dtype:
+        raise TypeError(f"{name} must have the dtype of {other_name}, {other_dtype}, got {dtype}")
+    if is_on_gpu(value) != is_on_gpu(other):
+        there, here = ("the GPU" if is_on_gpu(a) else "the host" for a in (other, value))
+        raise TypeError(f"{name} must be where {other_name} is, on {there}, got an array on {here}")
 
 
 def float_dtype(name, x):
@@ -65,10 +88,13 @@ def float_dtype(name, x):
     return np.dtype(dtype)
 
 
-def is_integer(value):
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
 def is_on_gpu(x):
     """Whether x is a CuPy array, or a tensor that holds one in `.data`."""
     return any(hasattr(a, "__cuda_array_interface__") for a in (x, getattr(x, "data", None)))
+
+
+def named(what, name, table):
+    """table[name]; ValueError lists the names there are."""
+    if not isinstance(name, str) or name not in table:
+        raise ValueError(f"unknown {what} {name!r}; there are: {', '.join(table)}")
+    return table[name]

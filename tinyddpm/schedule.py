@@ -1,13 +1,13 @@
-"""The noise schedule: every table of the diffusion, indexed by t = 0..T. Read gaussian.py next."""
+"""The noise schedule: every table of the diffusion, indexed by t = 0..T. Next: coefficients.py."""
 
 from dataclasses import dataclass
 from functools import cached_property, wraps
 
 import numpy as np
 
-from tinyddpm.coefficients import check_t, gather, is_integer, spread
+from tinyddpm.coefficients import as_steps, is_integer, named
 
-__all__ = ["NoiseSchedule", "SCHEDULES", "named_schedule", "gather", "check_t", "spread"]
+__all__ = ["NoiseSchedule", "SCHEDULES", "named_schedule", "check_T"]
 
 # The schedules of Ho et al. 2020 are stated for 1000 steps; at another T their total noise is kept.
 REFERENCE_T, REFERENCE_START, REFERENCE_END = 1000, 1e-4, 0.02
@@ -37,8 +37,8 @@ class NoiseSchedule:
     (`NoiseSchedule.linear(1000)`), with `from_beta` or with `from_alpha_bar`. `timesteps[t]` is the step of
     the original schedule that index t stands for: t itself, unless the schedule was made by `respace`.
 
-    Raises ValueError unless 0 < beta_t < 1 for t = 1..T and alpha_bar strictly decreases within (0, 1].
-    (E1-E5)
+    Raises ValueError unless 0 < beta_t < 1 for t = 1..T, alpha_bar strictly decreases within (0, 1] and the timesteps
+    increase from 0. (E1-E5)
     """
 
     beta: np.ndarray  # (T + 1,), beta[0] = 0
@@ -46,12 +46,12 @@ class NoiseSchedule:
     alpha: np.ndarray = None  # 1 - beta, given where that subtraction is not exact enough
 
     def __post_init__(self):
-        beta = np.array(self.beta, dtype=np.float64)
-        alpha = np.array(1 - beta if self.alpha is None else self.alpha)
-        check_steps(beta, alpha)
-        object.__setattr__(self, "beta", read_only(beta))
-        object.__setattr__(self, "alpha", read_only(alpha))
-        object.__setattr__(self, "timesteps", read_only(np.array(self.timesteps)))
+        beta = one_dimensional("beta", self.beta)
+        alpha = 1 - beta if self.alpha is None else one_dimensional("alpha", self.alpha)
+        timesteps = np.array(as_steps("timesteps", self.timesteps, 0, np.iinfo(np.int64).max))
+        check_steps(beta, alpha, timesteps)
+        for name, table in (("beta", beta), ("alpha", alpha), ("timesteps", timesteps)):
+            object.__setattr__(self, name, read_only(table))
         if not (np.diff(self.alpha_bar) < 0).all() or self.alpha_bar[-1] < np.finfo(np.float64).tiny:
             raise ValueError(
                 "alpha_bar must strictly decrease and stay above 0 in float64: some beta is too small, "
@@ -110,9 +110,13 @@ class NoiseSchedule:
     def jump(self, s, t):
         """alpha and beta of the one step that leads from s to t, for 0 <= s <= t <= T (integers or arrays).
 
-        x_t = sqrt(alpha) x_s + sqrt(beta) noise. beta is summed over the steps between: the difference of two
-        running sums would lose it to rounding where the steps are small. (E3)
+        x_t = sqrt(alpha) x_s + sqrt(beta) noise. log(1 - beta) is summed over the steps between: the difference of
+        two running sums would lose it to rounding where the steps are small. Raises TypeError or ValueError for
+        other s and t. (E3)
         """
+        s, t = as_steps("s", s, 0, self.T), as_steps("t", t, 0, self.T)
+        if np.any(s > t):
+            raise ValueError(f"s must not be after t, got s = {s}, t = {t}")
         alpha = self.alpha_bar[t] / self.alpha_bar[s]
         pairs = np.broadcast(s, t)
         log_alpha = np.reshape([self.log_alpha[a + 1 : b + 1].sum() for a, b in pairs], pairs.shape)
@@ -125,14 +129,16 @@ class NoiseSchedule:
         themselves, each in 1..T. Raises ValueError for anything else. (E32)
         """
         if is_integer(timesteps):
-            if not 1 <= timesteps <= self.T:
+            S = int(timesteps)
+            if not 1 <= S <= self.T:
                 raise ValueError(f"timesteps must keep between 1 and T = {self.T} steps, got {timesteps}")
-            kept = np.array([0] + [-(-i * self.T // int(timesteps)) for i in range(1, timesteps + 1)])
+            kept = np.array([0] + [-(-i * self.T // S) for i in range(1, S + 1)])  # i T / S, rounded up
         else:
             given = np.asarray(timesteps)
-            kept = np.append(0, given)
-            increasing = len(kept) > 1 and (np.diff(kept) > 0).all() and kept[-1] <= self.T
-            if given.ndim != 1 or given.dtype.kind not in "iu" or not increasing:
+            if given.ndim != 1 or given.size == 0 or given.dtype.kind not in "iu":
+                raise ValueError(f"timesteps must be increasing integers in 1..{self.T}, got {timesteps}")
+            kept = np.append(0, as_steps("timesteps", given, 1, self.T))
+            if not (np.diff(kept) > 0).all():
                 raise ValueError(f"timesteps must be increasing integers in 1..{self.T}, got {timesteps}")
         alpha, beta = self.jump(kept[:-1], kept[1:])  # E32
         return NoiseSchedule(np.append(0.0, beta), self.timesteps[kept], np.append(1.0, alpha))
@@ -190,7 +196,8 @@ class NoiseSchedule:
     @classmethod
     def cosine(cls, T, s=0.008, max_beta=0.999):
         """alpha_bar_t ~ cos^2((t/T + s)/(1 + s) pi/2), beta at most max_beta. (Nichol & Dhariwal 2021)"""
-        angle = (np.arange(check_T(T) + 1) / T + s) / (1 + s) * np.pi / 2
+        T = check_T(T)
+        angle = (np.arange(T + 1) / T + s) / (1 + s) * np.pi / 2
         before, after = angle[:-1], angle[1:]
         step = np.pi / 2 / (T * (1 + s))
         beta = np.sin(step) * np.sin(before + after) / np.cos(before) ** 2  # 1 - cos^2(after)/cos^2(before)
@@ -199,7 +206,8 @@ class NoiseSchedule:
     @classmethod
     def even(cls, T, end=1e-4):
         """alpha_bar on a line from 1 to `end`: each step erases as much. (Sohl-Dickstein et al. 2015, end = 0)"""
-        return cls.from_alpha_bar(1 - (1 - end) * np.arange(1, check_T(T) + 1) / T)
+        T = check_T(T)
+        return cls.from_alpha_bar(1 - (1 - end) * np.arange(1, T + 1) / T)
 
 
 # ---- building blocks of the schedules ----
@@ -209,7 +217,8 @@ def ramp(T, beta_start, beta_end, curve):
     """beta_1..beta_T along `curve(start, end, u)`, u from 0 to 1; a single step takes the middle, u = 1/2."""
     if (beta_start is None) != (beta_end is None):
         raise ValueError("give both beta_start and beta_end, or neither")
-    u = np.array([0.5]) if check_T(T) == 1 else np.linspace(0, 1, T)
+    T = check_T(T)
+    u = np.array([0.5]) if T == 1 else np.linspace(0, 1, T)
     if beta_start is None:
         return stretched(curve(REFERENCE_START, REFERENCE_END, u))
     return curve(beta_start, beta_end, u)
@@ -224,23 +233,30 @@ def stretched(beta):
 
 
 def check_T(T):
-    """T as given, if it is an integer of at least 1."""
+    """T as a Python int, if it is an integer of at least 1."""
     if not is_integer(T) or T < 1:
         raise ValueError(f"T must be an integer of at least 1, got {T!r}")
-    return T
+    return int(T)
 
 
 def one_dimensional(name, values):
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or len(values) == 0:
-        raise ValueError(f"{name} must be one-dimensional and not empty, got shape {values.shape}")
-    return values
+    """Real numbers (n,), n >= 1, as a float64 array of one's own; TypeError or ValueError for anything else."""
+    array = np.asarray(values)
+    if array.ndim != 1 or len(array) == 0:
+        raise ValueError(f"{name} must be one-dimensional and not empty, got shape {array.shape}")
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
+    return array.astype(np.float64)
 
 
-def check_steps(beta, alpha):
-    """Raise ValueError unless beta_0 = 0, and every other beta_t and alpha_t = 1 - beta_t is above 0."""
+def check_steps(beta, alpha, timesteps):
+    """Raise ValueError unless beta_0 = 0, every other beta_t and alpha_t is above 0, and timesteps increase from 0."""
     if len(beta) < 2 or beta[0] != 0:
         raise ValueError(f"beta must hold beta_0 = 0 and at least one step, got {beta}")
+    if not beta.shape == alpha.shape == timesteps.shape:
+        raise ValueError(f"beta {beta.shape}, alpha {alpha.shape} and timesteps {timesteps.shape} must be alike")
+    if timesteps[0] != 0 or (np.diff(timesteps) <= 0).any():
+        raise ValueError(f"timesteps must increase from 0, got {timesteps}")
     outside = ~((beta[1:] > 0) & (alpha[1:] > 0))
     if outside.any():
         t = 1 + int(np.argmax(outside))
@@ -253,6 +269,4 @@ SCHEDULES = {name: getattr(NoiseSchedule, name) for name in NAMES}
 
 def named_schedule(name, T):
     """The schedule of that name with T steps; ValueError lists the names there are."""
-    if name not in SCHEDULES:
-        raise ValueError(f"unknown schedule {name!r}; there are: {', '.join(SCHEDULES)}")
-    return SCHEDULES[name](T)
+    return named("schedule", name, SCHEDULES)(T)
