@@ -224,18 +224,19 @@ def the_score(out, t=14):
 
 def four_forms(n=20000):
     print("6a. the bound in four forms, from the same paths, for a good and for a bad model (E14-E17)")
-    path = forms.q_path(SCHEDULE, np.repeat(X0, n, axis=0), normal((n, 1)))
+    diffusion = forms.gaussian_diffusion(SCHEDULE)
+    path = forms.q_path(diffusion, np.repeat(X0, n, axis=0), normal((n, 1)))
     ends = [MANY_X0, q_sample(SCHEDULE, MANY_X0, 1, NODES)]
     models = {"the ideal model": MODEL, "0.4 times that": lambda xt, t: 0.4 * MODEL(xt, t)}
     variances = {}
     for name, model in models.items():
         reverse = forms.reverse_model(SCHEDULE, model, SIGMA2)
-        edge = WEIGHTS @ forms.entropy_edge(SCHEDULE, reverse, ends)  # what E16 leaves out
+        edge = WEIGHTS @ forms.entropy_edge(diffusion, reverse, ends)  # what E16 leaves out
         values = {
-            "denoising": forms.denoising_form(SCHEDULE, reverse, path),
-            "entropy": -forms.entropy_form(SCHEDULE, reverse, path) - edge,
-            "consistency": forms.consistency_form(SCHEDULE, reverse, path),
-            "whole path": forms.path_form(SCHEDULE, reverse, path),
+            "denoising": forms.denoising_form(diffusion, reverse, path),
+            "entropy": -forms.entropy_form(diffusion, reverse, path) - edge,
+            "consistency": forms.consistency_form(diffusion, reverse, path),
+            "whole path": forms.path_form(diffusion, reverse, path),
         }
         print(f"  {name}: " + ", ".join(f"{v.mean():.3f} +- {v.std() / n**0.5:.3f}" for v in values.values()))
         for value in values.values():  # the same bound on average, path by path another number

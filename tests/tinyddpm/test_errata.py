@@ -7,7 +7,7 @@ from strategies import drawn_schedules, normal_arrays, schedules_and_t, seeds
 
 from tinyddpm import Gaussian, NoiseSchedule, q_marginal, q_posterior, q_transition
 from tinyddpm.bound import reconstruction_term
-from tinyddpm.theory.bound_forms import consistency_form, misprinted_form, q_path
+from tinyddpm.theory.bound_forms import consistency_form, gaussian_diffusion, misprinted_form, q_path
 from tinyddpm.theory.mixture import gaussian_data
 from tinyddpm.theory.oracle import Oracle
 
@@ -65,7 +65,7 @@ def test_e06_without_x0_the_reverse_step_is_another_distribution():
 def test_e15_neighbours_of_a_step_are_not_independent_given_x0_nor_are_x1_and_x2(schedule):
     # Impulses: the path of row k holds what the noise of step k contributes, so products sum to covariances.
     T = schedule.T
-    path = q_path(schedule, np.zeros((T, 1)), lambda t: np.eye(T)[:, t - 1 : t])
+    path = q_path(gaussian_diffusion(schedule), np.zeros((T, 1)), lambda t: np.eye(T)[:, t - 1 : t])
 
     def covariance(s, t):
         return (path[s] * path[t]).sum()
@@ -83,14 +83,14 @@ def test_e15_the_minimiser_of_the_printed_form_has_three_times_the_variance():
     schedule = NoiseSchedule.from_beta([0.01, 0.01])
     points = cubature(3)
     noise = np.ascontiguousarray(points[:, 1:, None])
-    path = q_path(schedule, points[:, :1], lambda t: noise[:, t - 1])
+    path = q_path(gaussian_diffusion(schedule), points[:, :1], lambda t: noise[:, t - 1])
     factors, variances = np.linspace(0.9, 1, 41), np.geomspace(0.005, 0.05, 61)
 
     def best_variance(form):
         def reverse(c, s2):
             return lambda xt, t: Gaussian(c * xt, s2 if t == 2 else 1.0)
 
-        loss = [[form(schedule, reverse(c, s2), path).mean() for c in factors] for s2 in variances]
+        loss = [[form(gaussian_diffusion(schedule), reverse(c, s2), path).mean() for c in factors] for s2 in variances]
         return variances[np.argmin(np.min(loss, axis=1))]
 
     np.testing.assert_allclose(best_variance(consistency_form), 0.01, rtol=0.03)

@@ -1,13 +1,14 @@
 """Binomial diffusion: bits that flip until they are fair coins. (Sohl-Dickstein et al. 2015; E33)
 
-The functions have the names of their Gaussian counterparts in forward.py, bound.py and reverse.py, and the
-schedules are the same: beta_t is the chance that a bit is drawn anew. A bit is 0.0 or 1.0. A model is
-`denoise(xt, t) -> x0_hat`, the probability that each bit of x_0 is 1; process.py makes one of a network. Read
-hierarchy.py next.
+The functions have the names of their Gaussian counterparts in forward.py, reverse.py and bound.py. The schedules are
+the same: beta_t is the probability that a bit is replaced by a fair coin. A bit is 0.0 or 1.0. A model is
+`denoise(xt, t) -> x0_hat`, the probability that each bit of x_0 is 1. Where the Gaussian functions take standard
+normal noise, these take `uniform`, noise uniform in [0, 1). Next: properties/checks.py.
 """
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,19 @@ from tinyddpm.bound import Bound
 from tinyddpm.coefficients import check_like, check_t, gather, spread
 from tinyddpm.gaussian import log, sum_per_sample
 from tinyddpm.reverse import predict_x0, reverse_process, walk
+from tinyddpm.theory.bound_forms import Diffusion
 
 __all__ = ["Bernoulli", "FAIR_COIN", "q_transition", "q_step", "q_marginal", "q_sample", "q_posterior", "q_bridge"]
-__all__ += ["log_odds", "p_transition", "sample", "step_kl", "bit_cross_entropy", "denoising_term", "prior_term"]
+__all__ += [
+    "binomial_diffusion",
+    "log_odds",
+    "p_transition",
+    "sample",
+    "step_kl",
+    "bit_cross_entropy",
+    "denoising_term",
+    "prior_term",
+]
 __all__ += ["variational_bound"]
 
 
@@ -26,12 +37,19 @@ __all__ += ["variational_bound"]
 class Bernoulli:
     """Independent bits. The first axis counts samples.
 
-    one, zero: the probabilities of 1 and of 0, each (N, ...) floating. Both are kept, as 1 - one would lose
-    what matters where one is close to 1.
+    one, zero: the probabilities of 1 and of 0, each (N, ...) floating, or numbers. Both are kept, because 1 - one
+    would round a small probability of 0 away. Raises ValueError for NumPy arrays or numbers outside [0, 1], or of
+    sums that are not 1.
     """
 
     one: Any
     zero: Any
+
+    def __post_init__(self):
+        if isinstance(self.one, (np.ndarray, np.floating, float)):
+            low, total = np.minimum(self.one, self.zero), self.one + self.zero
+            if not ((low >= 0) & (abs(total - 1) < 1e-4)).all():
+                raise ValueError(f"probabilities must lie in [0, 1] and sum to 1, got {np.min(low)}..{np.max(total)}")
 
     @property
     def mean(self):
@@ -42,8 +60,10 @@ class Bernoulli:
         return self.one * self.zero
 
     def sample(self, uniform):
-        """Bits, from noise uniform in [0, 1) like `one`."""
+        """Bits, from noise uniform in [0, 1) like `one`. ValueError for other noise, such as a normal sample."""
         check_like("uniform", uniform, "the mean", self.one)
+        if not ((uniform >= 0) & (uniform < 1)).all():
+            raise ValueError(f"uniform must lie in [0, 1), got {uniform.min()}..{uniform.max()}")
         return (uniform < self.one).astype(self.one.dtype)
 
     def log_prob(self, x):
@@ -64,7 +84,7 @@ class Bernoulli:
         return self.cross_entropy(other) - self.entropy()
 
 
-FAIR_COIN = Bernoulli(0.5, 0.5)  # the end of the chain, for any shape
+FAIR_COIN = Bernoulli(0.5, 0.5)  # the prior, for any shape
 
 
 def expected_log(weight, probability):
@@ -82,13 +102,13 @@ def flipped(x, flip):
 
 
 def both(a, b):
-    """The bit on which two independent sources a and b agree: Bayes' rule."""
+    """The law of a bit, given two independent sources a and b about it: Bayes' rule."""
     one, zero = a.one * b.one, a.zero * b.zero
     return Bernoulli(one / (one + zero), zero / (one + zero))
 
 
 def q_transition(schedule, x_prev, t):
-    """q(x_t | x_{t-1}) = Bernoulli(x_{t-1} (1 - beta_t) + beta_t/2), t in 1..T. (E33)"""
+    """q(x_t | x_{t-1}) = Bernoulli(x_{t-1} (1 - beta_t) + beta_t/2), t in 1..T. ValueError unless bits. (E33)"""
     return flipped(check_bits("x_prev", x_prev), gather(schedule.beta, t, x_prev, first=1) / 2)  # E33
 
 
@@ -125,15 +145,21 @@ def q_bridge(schedule, x_prev, x_next, t):
     """q(x_t | x_{t-1}, x_{t+1}), t in 1..T-1. (E15)"""
     check_like("x_next", x_next, "x_prev", x_prev)
     t = check_t(t, schedule.T - 1, x_prev, first=1)
-    following = flipped(check_bits("x_next", x_next), gather(schedule.beta, t + 1, x_next) / 2)
-    return both(q_transition(schedule, x_prev, t), following)  # E15
+    from_next = flipped(check_bits("x_next", x_next), gather(schedule.beta, t + 1, x_next) / 2)
+    return both(q_transition(schedule, x_prev, t), from_next)  # E15
+
+
+def binomial_diffusion(schedule):
+    """The diffusion of this file, for the forms of bound_forms.py; its prior is fair coins. (E33)"""
+    distributions = (partial(q, schedule) for q in (q_transition, q_marginal, q_posterior, q_bridge))
+    return Diffusion(schedule.T, *distributions, prior=lambda x: Bernoulli(0 * x + 0.5, 0 * x + 0.5))
 
 
 def log_odds(schedule, xt, t):
-    """log P(x_t | x_0 = 1) - log P(x_t | x_0 = 0) of each bit x_t alone, t in 1..T: like xt. (E33)
+    """log P(x_t | x_0 = 1) - log P(x_t | x_0 = 0) for each bit of x_t by itself, t in 1..T: like xt. (E33)
 
-    By Bayes, added to the log odds of x_0's bit given all *other* bits of x_t, it gives those given all of
-    them: what a network that predicts the first need not learn.
+    The log odds of a bit of x_0 given all of x_t are this plus the log odds given all *other* bits of x_t (Bayes).
+    A network that predicts the latter need not learn the former.
     """
     flip = gather(schedule.one_minus_alpha_bar, t, check_bits("xt", xt), first=1) / 2
     return (2 * xt - 1) * log((1 - flip) / flip)
@@ -152,7 +178,7 @@ def check_bits(name, x):
 def p_transition(schedule, x0_hat, xt, t):
     """p(x_{t-1} | x_t): q(x_{t-1} | x_t, x_0) averaged over bits x_0 of probability x0_hat. (E33)
 
-    x0_hat: like xt, in [0, 1], arrays or tensors. Of the ideal model, it gives each bit its true probability.
+    x0_hat: an array or a tensor like xt, in [0, 1]. With the ideal model each bit has its true probability.
     """
     check_like("x0_hat", x0_hat, "xt", xt)
     if_zero, if_one = (q_posterior(schedule, 0 * xt + bit, xt, t) for bit in (0, 1))
@@ -180,7 +206,7 @@ def sample(denoise, schedule, x_T, uniform, progress=None, keep=None):
 def step_kl(schedule, x0, x0_hat, xt, t):
     """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), t in 1..T; at t = 1 it is -log p(x_0 | x_1): (N,). (E14)
 
-    To train on this, keep x0_hat within (0, 1), or a bit that was thought impossible costs infinitely much.
+    To train on this, keep x0_hat within (0, 1): a bit that the model takes for impossible costs infinitely much.
     """
     return q_posterior(schedule, x0, xt, t).kl(p_transition(schedule, x0_hat, xt, t))  # E14
 
@@ -188,7 +214,7 @@ def step_kl(schedule, x0, x0_hat, xt, t):
 def bit_cross_entropy(x0, x0_hat):
     """-log of the probability that x0_hat gives the bits x_0, a dimension: (N,). The simple loss. (E23)
 
-    Per t it has the minimiser of the bound, the probability of each bit given x_t.
+    At each t it has the same minimiser as the bound: the probability of each bit given x_t.
     """
     check_like("x0_hat", x0_hat, "x0", x0)
     return Bernoulli(x0_hat, 1 - x0_hat).log_prob(check_bits("x0", x0)) * (-1 / math.prod(x0.shape[1:]))

@@ -1,6 +1,5 @@
 """Binomial diffusion on few bits and few steps, where everything can be enumerated. (E33)"""
 
-import importlib.util
 import itertools
 from dataclasses import FrozenInstanceError
 
@@ -14,7 +13,8 @@ from strategies import assert_close, seeds
 import nn
 from tinyddpm import NoiseSchedule
 from tinyddpm.theory import binomial as bits
-from tinyddpm.theory.binomial import FAIR_COIN, Bernoulli
+from tinyddpm.theory import bound_forms as forms
+from tinyddpm.theory.binomial import FAIR_COIN, Bernoulli, binomial_diffusion
 
 dims = st.integers(1, 2)
 few_steps = schedules(3)
@@ -167,19 +167,6 @@ def test_e33_without_its_own_log_odds_the_ideal_prediction_of_a_bit_does_not_dep
 # ---- the bound, by enumeration: the same code as for Gaussians ----
 
 
-def binomial_forms():
-    """A copy of bound_forms with the binomial process in the place of the Gaussian one."""
-    spec = importlib.util.find_spec("tinyddpm.theory.bound_forms")
-    forms = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(forms)
-    for name in ("q_transition", "q_step", "q_marginal", "q_posterior", "q_bridge"):
-        setattr(forms, name, getattr(bits, name))
-    forms.STANDARD_NORMAL = FAIR_COIN
-    forms.Gaussian = lambda mean, variance: Bernoulli(mean + 0.5, mean + 0.5)
-    return forms
-
-
-forms = binomial_forms()
 FORMS = ("denoising_form", "consistency_form", "path_form", "entropy_form", "entropy_edge")
 
 
@@ -188,7 +175,7 @@ def form_means(schedule, reverse, x0):
     path = all_paths(x0, schedule.T)
     weight = np.exp(path_log_prob(schedule, path))
     assert_close(weight.sum(), 1.0)
-    return [weight @ getattr(forms, form)(schedule, reverse, path) for form in FORMS]
+    return [weight @ getattr(forms, form)(binomial_diffusion(schedule), reverse, path) for form in FORMS]
 
 
 @given(few_steps, dims, seeds)
@@ -211,8 +198,8 @@ def test_e15_the_printed_form_is_not_the_bound_for_bits_either():
     reverse = reverse_of(schedule, any_model(schedule, 1, np.random.default_rng(0)))
     path = all_paths(np.array([1.0]), 3)
     weight = np.exp(path_log_prob(schedule, path))
-    bound = weight @ forms.denoising_form(schedule, reverse, path)
-    printed = weight @ forms.misprinted_form(schedule, reverse, path)
+    bound = weight @ forms.denoising_form(binomial_diffusion(schedule), reverse, path)
+    printed = weight @ forms.misprinted_form(binomial_diffusion(schedule), reverse, path)
     assert abs(printed - bound) > 0.01
 
 
@@ -248,7 +235,7 @@ def test_e14_terms_of_the_variational_bound_add_up_to_it(schedule, n, seed):
         np.testing.assert_array_equal(drawn, found.reconstruction if t == 1 else found.denoising[t])
     path = all_paths(x0[0], schedule.T)
     weight = np.exp(path_log_prob(schedule, path))
-    expected = weight @ forms.denoising_form(schedule, reverse_of(schedule, denoise), path)
+    expected = weight @ forms.denoising_form(binomial_diffusion(schedule), reverse_of(schedule, denoise), path)
     assert_close(total, expected, scale=1.0)
     assert_close(found.total, found.prior + found.denoising.sum(0) + found.reconstruction)
 

@@ -11,6 +11,7 @@ from tinyddpm.theory.bound_forms import (
     denoising_form,
     entropy_edge,
     entropy_form,
+    gaussian_diffusion,
     misprint_excess,
     misprinted_form,
     path_form,
@@ -38,12 +39,12 @@ def every_path(schedule, x0):
     d = len(x0)
     n = schedule.T * d
     z = np.concatenate([np.eye(n), -np.eye(n)]) * math.sqrt(n)
-    return q_path(schedule, np.tile(x0, (2 * n, 1)), lambda t: z[:, (t - 1) * d : t * d])
+    return q_path(gaussian_diffusion(schedule), np.tile(x0, (2 * n, 1)), lambda t: z[:, (t - 1) * d : t * d])
 
 
 def random_paths(schedule, x0, N, seed):
     rng = np.random.default_rng(seed)
-    return q_path(schedule, np.tile(x0, (N, 1)), lambda t: rng.standard_normal((N, len(x0))))
+    return q_path(gaussian_diffusion(schedule), np.tile(x0, (N, 1)), lambda t: rng.standard_normal((N, len(x0))))
 
 
 def assert_same_expectation(a, b):
@@ -55,7 +56,7 @@ def assert_same_expectation(a, b):
 def test_e14_e15_e17_forms_are_the_same_bound_for_every_model(schedule, seed):
     reverse, _, _ = linear_model(schedule, seed)
     path = every_path(schedule, np.array([0.3, -0.8]))
-    values = {name: form(schedule, reverse, path) for name, form in FORMS.items()}
+    values = {name: form(gaussian_diffusion(schedule), reverse, path) for name, form in FORMS.items()}
     assert all(value.shape == (len(path[0]),) for value in values.values())
     assert_same_expectation(values["denoising"], values["consistency"])
     assert_same_expectation(values["denoising"], values["path"])
@@ -66,7 +67,7 @@ def test_e15_misprinted_form_exceeds_the_bound_by_its_exact_excess(schedule, see
     reverse, c, s2 = linear_model(schedule, seed)
     x0 = np.array([0.3, -0.8])
     path = every_path(schedule, x0)
-    wrong, right = (form(schedule, reverse, path) for form in (misprinted_form, consistency_form))
+    wrong, right = (form(gaussian_diffusion(schedule), reverse, path) for form in (misprinted_form, consistency_form))
     excess = len(x0) * misprint_excess(schedule, c, s2)
     assert_same_expectation(wrong, right + excess)
 
@@ -76,7 +77,8 @@ def test_e15_excess_is_large_for_the_denoiser_of_a_point_and_zero_only_where_not
     c, s2 = np.full(7, 0.7), np.full(7, 0.2)
     path = every_path(schedule, x0)
     wrong, right = (
-        f(schedule, lambda xt, t: Gaussian(c[t] * xt, s2[t]), path).mean() for f in (misprinted_form, consistency_form)
+        f(gaussian_diffusion(schedule), lambda xt, t: Gaussian(c[t] * xt, s2[t]), path).mean()
+        for f in (misprinted_form, consistency_form)
     )
     by_hand = sum(0.7 * math.sqrt(schedule.alpha[t + 1]) * schedule.beta[t] / 0.2 for t in range(1, 6))
     assert_close(misprint_excess(schedule, c, s2), by_hand)
@@ -88,8 +90,11 @@ def test_e15_excess_is_large_for_the_denoiser_of_a_point_and_zero_only_where_not
 def test_e16_entropy_form_is_minus_the_bound_but_for_the_edges(schedule, seed):
     reverse, _, _ = linear_model(schedule, seed)
     path = every_path(schedule, np.array([0.3, -0.8]))
-    bound, entropy = denoising_form(schedule, reverse, path), entropy_form(schedule, reverse, path)
-    edge = entropy_edge(schedule, reverse, path)
+    bound, entropy = (
+        denoising_form(gaussian_diffusion(schedule), reverse, path),
+        entropy_form(gaussian_diffusion(schedule), reverse, path),
+    )
+    edge = entropy_edge(gaussian_diffusion(schedule), reverse, path)
     assert_close(-bound - entropy, edge, scale=abs(bound) + abs(entropy) + 10)
 
 
@@ -99,7 +104,7 @@ def test_e16_edges_are_the_first_step_and_the_size_of_x_T(schedule, seed):
     path = every_path(schedule, np.array([0.3, -0.8]))
     last = -((path[-1] ** 2).sum(axis=1).mean() - 2) / 2
     first = reverse(path[1], 1).log_prob(path[0]).mean() + math.log(2 * math.pi * math.e * schedule.beta[1])
-    edge = entropy_edge(schedule, reverse, path)
+    edge = entropy_edge(gaussian_diffusion(schedule), reverse, path)
     assert_close(edge.mean(), first + last, scale=abs(edge).mean() + 20, rtol=1e-9)
 
 
@@ -110,9 +115,9 @@ def test_e16_entropies_are_those_of_the_first_and_the_last_marginal(schedule, se
     path = every_path(schedule, x0)
     noise = schedule.one_minus_alpha_bar
     entropies = math.log(noise[-1]) - math.log(noise[1]) - math.log(2 * math.pi * math.e)  # d/2 = 1 of each
-    kls = denoising_form(schedule, reverse, path) + reverse(path[1], 1).log_prob(path[0])
+    kls = denoising_form(gaussian_diffusion(schedule), reverse, path) + reverse(path[1], 1).log_prob(path[0])
     prior = (x0**2 * schedule.alpha_bar[-1] + noise[-1] - 1 - math.log(noise[-1])).sum() / 2
-    found = entropy_form(schedule, reverse, path)
+    found = entropy_form(gaussian_diffusion(schedule), reverse, path)
     assert_close(found, entropies - (kls - prior), scale=abs(kls) + abs(found) + 20)
 
 
@@ -127,10 +132,10 @@ def test_e17_which_form_varies_least_is_for_each_model_to_show():
         return p_mean_variance(schedule, x0_hat, xt, t, exact_variance)
 
     def variances(reverse):
-        values = {name: form(schedule, reverse, path) for name, form in FORMS.items()}
+        values = {name: form(gaussian_diffusion(schedule), reverse, path) for name, form in FORMS.items()}
         for name, form in FORMS.items():
             error = values[name].std() / math.sqrt(N) + 1e-12
-            assert abs(values[name].mean() - form(schedule, reverse, exact_path).mean()) < 5 * error
+            assert abs(values[name].mean() - form(gaussian_diffusion(schedule), reverse, exact_path).mean()) < 5 * error
         return [values[name].var() for name in ("denoising", "consistency", "path")]
 
     rough = variances(lambda xt, t: Gaussian(0.7 * xt, 0.5))

@@ -1,7 +1,5 @@
 """One bound for every Markov encoder and decoder, with encoders that learn, and diffusion as a case. (E34)"""
 
-from functools import partial
-
 import numpy as np
 import pytest
 from exact import cubature, exp_and_log_of_tensors, path_noise, schedules
@@ -10,9 +8,9 @@ from strategies import assert_close, seeds
 
 import nn
 from tinyddpm import Gaussian, NoiseSchedule, variational_bound
-from tinyddpm.theory.binomial import FAIR_COIN, p_transition
+from tinyddpm.theory.binomial import FAIR_COIN, binomial_diffusion, p_transition
 from tinyddpm.theory.binomial import q_transition as flip
-from tinyddpm.theory.bound_forms import path_form, q_path, reverse_model
+from tinyddpm.theory.bound_forms import gaussian_diffusion, path_form, q_path, reverse_model
 from tinyddpm.theory.hierarchy import diffusion_layers, hierarchical_bound, linear_gaussian, vae_bound
 
 # ---- a linear-Gaussian hierarchy, of which everything is known ----
@@ -114,9 +112,9 @@ def test_e34_diffusion_is_the_case_whose_path_form_it_is(schedule, seed):
     rng = np.random.default_rng(seed)
     denoise = linear_denoiser(rng, schedule.T)
     x0, noise = rng.normal(size=(5, 2)), rng.normal(size=(schedule.T + 1, 5, 2))
-    found = hierarchical_bound(*diffusion_layers(schedule, denoise, "beta"), x0, lambda t: noise[t])
-    path = q_path(schedule, x0, lambda t: noise[t])
-    expected = path_form(schedule, reverse_model(schedule, denoise, "beta"), path)
+    diffusion, reverse = gaussian_diffusion(schedule), reverse_model(schedule, denoise, "beta")
+    found = hierarchical_bound(*diffusion_layers(diffusion, reverse), x0, lambda t: noise[t])
+    expected = path_form(diffusion, reverse, q_path(diffusion, x0, lambda t: noise[t]))
     assert_close(found, expected, rtol=1e-11, scale=1.0)
 
 
@@ -126,7 +124,7 @@ def test_e34_diffusion_has_the_mean_of_the_denoising_bound(schedule, seed):
     denoise, x0 = linear_denoiser(rng, schedule.T), rng.normal(size=2)
     noise = path_noise(schedule.T, 2)
     rows = np.tile(x0, (len(noise(1)), 1))
-    layers = diffusion_layers(schedule, denoise)
+    layers = diffusion_layers(gaussian_diffusion(schedule), reverse_model(schedule, denoise))
     found = hierarchical_bound(*layers, rows, noise)
 
     points = cubature(2)
@@ -138,8 +136,9 @@ def test_e34_diffusion_has_the_mean_of_the_denoising_bound(schedule, seed):
 def test_layers_of_bits_make_a_hierarchy_too():
     rng = np.random.default_rng(0)
     schedule = NoiseSchedule.from_beta([0.3, 0.5])
-    encoders = [partial(flip, schedule, t=t) for t in (1, 2)]
-    decoders = [lambda z, t=t: p_transition(schedule, 0.2 + 0.5 * z, z, t) for t in (1, 2)]
+    encoders, decoders = diffusion_layers(
+        binomial_diffusion(schedule), lambda xt, t: p_transition(schedule, 0.2 + 0.5 * xt, xt, t)
+    )
     x, uniform = rng.integers(0, 2, (5, 4)).astype(float), rng.random((3, 5, 4))
     z1 = flip(schedule, x, 1).sample(uniform[1])
     z2 = flip(schedule, z1, 2).sample(uniform[2])

@@ -12,7 +12,7 @@ from strategies import assert_close, seeds
 from tinyddpm import Gaussian, NoiseSchedule, p_mean_variance, sample
 from tinyddpm.bound import denoising_term, prior_term, reconstruction_term, variational_bound
 from tinyddpm.reverse import ddim_step, reverse_process, second_order_step
-from tinyddpm.theory.bound_forms import path_form, q_path
+from tinyddpm.theory.bound_forms import gaussian_diffusion, path_form, q_path
 from tinyddpm.theory.mixture import finite_data, gaussian_data, mixture_data
 from tinyddpm.theory.oracle import Oracle, chain_variance, fixed_variance_excess
 
@@ -195,11 +195,11 @@ def test_e18_for_data_of_any_kind_on_every_single_path(kind, schedule, seed):
     assume(kind != "finite")
     rng = np.random.default_rng(seed)
     oracle = Oracle(any_data(rng, kind), schedule)
-    path = q_path(schedule, oracle.sample(rng, 5), lambda t: rng.normal(size=(5, 3)))
+    path = q_path(gaussian_diffusion(schedule), oracle.sample(rng, 5), lambda t: rng.normal(size=(5, 3)))
     x0, x_T = path[0], path[-1]
     at_end = oracle.log_prob(x_T, schedule.T) - Gaussian(0 * x_T, 1.0).log_prob(x_T)
     expected = at_end - oracle.log_prob(x0, 0)
-    assert_close(path_form(schedule, oracle.posterior, path), expected, rtol=1e-9, scale=1.0)
+    assert_close(path_form(gaussian_diffusion(schedule), oracle.posterior, path), expected, rtol=1e-9, scale=1.0)
 
 
 def test_e18_excess_of_beta_vanishes_like_one_over_T():
