@@ -21,15 +21,15 @@ class NoMirrorError(DataError):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a public data set is to be had, and what its files must be.
+    """Where a public data set is to be had, and how its files are read.
 
-    A file's object has `limit`, the most bytes it may have as it is sent, and `decode(data, where)`, which checks those
-    bytes and returns the arrays in them; DataError, naming `where`, if they are not the published ones.
+    files: {name at the mirrors: (limit, decode)}. limit: the most bytes it may have as it is sent. decode(data, where):
+    the arrays in these bytes; DataError, naming `where`, if they are not the published ones.
     """
 
     name: str  # of the data set, and of its directory
     mirrors: tuple  # addresses that end in a slash, asked in this order for each file
-    files: dict  # name at the mirrors -> its object
+    files: dict
     timeout: float = 5.0  # seconds a mirror may be silent
     patience: float = 1800.0  # seconds it may take for one file
 
@@ -62,17 +62,13 @@ def cache_directory(name):
 
 
 def _read_one(directory, name, source):
-    if not directory.is_dir():
-        raise DataError(f"{directory}: no such directory; expected one that holds {name}")
     plain = name.removesuffix(".gz")
     for path in (directory / name, directory / plain):
         if path.is_file():
-            try:
-                data = path.read_bytes()
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read: {error}") from error
-            return source.files[name].decode(data, path)
-    raise DataError(f"{directory}: holds neither {name} nor {plain}")
+            return source.files[name][1](path.read_bytes(), path)
+    raise DataError(
+        f"{directory}: holds neither {name} nor {plain}" if directory.is_dir() else f"{directory}: no such directory"
+    )
 
 
 def _read_cached(cache, name, source, mirrors, said):
@@ -82,21 +78,19 @@ def _read_cached(cache, name, source, mirrors, said):
         except DataError as error:
             say(f"{error}\nThat is in the cache, so it is fetched again.")
     data, arrays = _ask(mirrors, name, said, source)
-    try:
-        with write_atomically(cache / name) as file:
-            file.write(data)
-    except OSError as error:
-        raise DataError(f"{cache}: cannot keep {name} there: {error}") from error
+    with write_atomically(cache / name) as file:
+        file.write(data)
     return arrays
 
 
 def _ask(mirrors, name, said, source):
     """(bytes, arrays) of the file from the first mirror that has it; those that fail are crossed off."""
+    limit, decode = source.files[name]
     while mirrors:
         url = mirrors[0] + name
         try:
-            data = _fetch(url, source.files[name].limit, source)
-            return data, source.files[name].decode(data, url)
+            data = _fetch(url, limit, source)
+            return data, decode(data, url)
         except DataError as error:
             said.append(str(error))
             del mirrors[0]
@@ -121,10 +115,8 @@ def _fetch(url, limit, source):
                     raise DataError(f"{url}: too long: over {limit} bytes")
                 if time.monotonic() > deadline:
                     raise DataError(f"{url}: too slow: {len(data)} bytes in {source.patience} seconds")
-    except DataError:
-        raise
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise DataError(f"{url}: {error}") from error
+        raise error if isinstance(error, DataError) else DataError(f"{url}: {error}") from error
     if len(data) < length:
         raise DataError(f"{url}: sent {len(data)} of {length} bytes")
     return bytes(data)

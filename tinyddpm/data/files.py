@@ -6,11 +6,7 @@ import glob
 import os
 import platform
 import stat
-import struct
 import threading
-import tokenize
-import zipfile
-import zlib
 from pathlib import Path
 
 from tinyddpm.data.progress import say
@@ -22,23 +18,7 @@ except ImportError:  # Windows
 
     fcntl = None
 
-__all__ = ["write_atomically", "exclusive", "DAMAGE"]
-
-# What reading a damaged zip or array raises, from a wrong CRC to a flag that says "encrypted".
-DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-    KeyError,
-    TypeError,
-    MemoryError,
-    SyntaxError,
-    tokenize.TokenError,
-)
+__all__ = ["write_atomically", "exclusive"]
 
 
 @contextlib.contextmanager
@@ -68,12 +48,10 @@ def write_atomically(path):
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # so that the rename survives a power cut; Windows cannot open a directory
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # Windows cannot open a directory
+        directory = os.open(path.parent, os.O_RDONLY)
+        stack.callback(os.close, directory)
+        os.fsync(directory)  # so that the rename survives a power cut
 
 
 def _mode(path):

@@ -63,9 +63,8 @@ class Data:
 
     def __post_init__(self):
         if self.test is None:
-            train, test = _split(self.name, self.train)
-            object.__setattr__(self, "train", train)
-            object.__setattr__(self, "test", test)
+            for part, dataset in zip(("train", "test"), _split(self.name, self.train), strict=True):
+                object.__setattr__(self, part, dataset)
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             raise DataError(f"images to train on and to test on differ in shape: {self.train} and {self.test}")
         if (self.train.labels is None) != (self.test.labels is None):
@@ -83,17 +82,15 @@ class Data:
 
 
 def _checked_images(images):
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
-        got = f"an array of {images.dtype}" if hasattr(images, "dtype") else type(images).__name__
+    if getattr(images, "dtype", None) != np.uint8:
         raise DataError(
-            f"images must be a NumPy array of uint8, black 0 to white 255, got {got}; floats in [0, 1] become that by "
-            "(255 * images).round().astype(np.uint8)"
+            f"images must be an array of uint8, black 0 to white 255, got {getattr(images, 'dtype', type(images))}; "
+            "floats in [0, 1] become that by (255 * images).round().astype(np.uint8)"
         )
-    if images.ndim == 4 and images.shape[3] == 1:
-        images = images[..., 0]
-    grey = images.ndim == 3 and images.shape[2] != 3  # (H, W, 3) is one image, not a stack
-    if not (grey or images.ndim == 4 and images.shape[3] == 3) or 0 in images.shape:
-        raise DataError(f"images must be (N, H, W), grey, or (N, H, W, 3), colour, none of these 0, got {images.shape}")
+    images = images[..., 0] if images.ndim == 4 and images.shape[3] == 1 else images
+    is_grey, is_colour = images.ndim == 3 and images.shape[2] != 3, images.ndim == 4 and images.shape[3] == 3
+    if 0 in images.shape or not (is_grey or is_colour):  # (H, W, 3) is one image
+        raise DataError(f"images must be (N, H, W), grey, or (N, H, W, 3), colour, N >= 1, got {images.shape}")
     return np.ascontiguousarray(images)
 
 
@@ -114,11 +111,9 @@ def _split(name, dataset):
     if n < 20:
         say(f"{name}: {n} images are too few to hold some out: the test images are the training images.")
         return dataset, dataset
-    marks = [zlib.crc32(image.tobytes()) for image in dataset.images]
-    test = np.zeros(n, bool)
-    test[np.argsort(marks, kind="stable")[:held]] = True
+    order = np.argsort([zlib.crc32(image.tobytes()) for image in dataset.images], kind="stable")
     say(f"{name}: {held} of {n} images are held out for test, those with the smallest CRC-32.")
-    return dataset[~test], dataset[test]
+    return dataset[np.sort(order[held:])], dataset[np.sort(order[:held])]
 
 
 SPLITS = ("train", "test")

@@ -50,6 +50,5 @@ _INSTEAD = """
 """
 
 # Each name with a function of data_dir that returns a Data. A data set is added by one entry, here or from outside.
-DATASETS = {"auto": _auto, "glyphs": _glyphs}
+DATASETS = {"auto": _auto, "glyphs": _glyphs, "cifar10": partial(cifar.load, cifar.SOURCE)}
 DATASETS |= {source.name: partial(mnist.load, source) for source in mnist.SOURCES}
-DATASETS["cifar10"] = cifar.load

@@ -6,13 +6,11 @@ import warnings
 
 __all__ = ["progress", "say"]
 
-EVERY = 30  # seconds between two lines where there is no bar
-
 
 def say(text, stream=None):
     """Print `text` on `stream`, by default stderr, without ever raising.
 
-    Characters that the stream cannot show are written as \\x and \\u escapes. Where there is no stream (None, closed, a
+    Characters that the stream cannot show are written as backslash escapes. Where there is no stream (None, closed, a
     pipe that nobody reads), nothing is said.
     """
     stream = sys.stderr if stream is None else stream
@@ -24,39 +22,27 @@ def say(text, stream=None):
         pass
 
 
-def progress(iterable=None, desc="", total=None, **options):
+def progress(iterable=None, desc="", **options):
     """A tqdm bar over `iterable`, or one to `.update(n)`; takes tqdm's options.
 
     Without tqdm, or where stderr is neither a terminal nor a notebook's (a log, a pipe), it says `desc ...` once, and
-    then, every EVERY seconds, how many are done and the text last given to `set_postfix_str`.
+    then, every 30 seconds, how many are done and the text last given to `set_postfix_str`.
     """
-    tqdm = _tqdm() if _is_shown() else None
-    return (tqdm or _Lines)(iterable, desc=desc, total=total, **options)
-
-
-def _is_shown():
-    """Whether stderr is a terminal or a notebook's output, which redraw a line."""
     try:
-        return sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
-    except (AttributeError, ValueError):  # None, no file, or closed
-        return False
-
-
-def _tqdm():
-    """The class that draws a bar, None without tqdm. It is imported here, so that `import tinyddpm` does not wait."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # a notebook without widgets gets a bar of text
-            from tqdm.auto import tqdm
-    except ImportError:
-        return None
-    return tqdm
+        if sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"):
+            with warnings.catch_warnings(action="ignore"):  # a notebook without widgets gets a bar of text
+                from tqdm.auto import tqdm  # here, because `import tinyddpm` must not wait for it
+            return tqdm(iterable, desc=desc, **options)
+    except (ImportError, AttributeError, ValueError):  # no tqdm; no stderr, one that is no file, a closed one
+        pass
+    return _Lines(iterable, desc, **options)
 
 
 class _Lines:
     """The part of tqdm's interface used here, in lines for a log."""
 
-    def __init__(self, iterable, desc, total=None, initial=0, **options):
-        self.iterable, self.desc, self.total, self.n, self.text = iterable, desc, total, initial, ""
+    def __init__(self, iterable, desc, initial=0, total=None, **options):
+        self.iterable, self.desc, self.n, self.total, self.text = iterable, desc, initial, total, ""
         self.said = time.monotonic()
         say(f"{desc} ...")
 
@@ -73,12 +59,9 @@ class _Lines:
 
     def update(self, n=1):
         self.n += n
-        if time.monotonic() - self.said > EVERY:
+        if time.monotonic() - self.said > 30:
             self.said = time.monotonic()
             say(f"{self.desc}: {self.n:.0f}" + (f" of {self.total:.0f}" if self.total else "") + self.text)
 
     def set_postfix_str(self, text):
         self.text = f", {text}"
-
-    def close(self):
-        pass
