@@ -1,4 +1,4 @@
-"""The diagonal Gaussian that every distribution of the model is. Read forward.py next."""
+"""The diagonal Gaussian that every distribution of the model is. Next: forward.py."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyddpm.coefficients import check_like
+from tinyddpm.coefficients import check_like, float_dtype
 
 __all__ = ["Gaussian", "STANDARD_NORMAL", "gaussian_kl", "sum_per_sample"]
 
@@ -15,9 +15,10 @@ __all__ = ["Gaussian", "STANDARD_NORMAL", "gaussian_kl", "sum_per_sample"]
 class Gaussian:
     """N(mean, variance), independent over elements. The first axis of mean counts samples.
 
-    mean: (N, ...) floating; variance: of mean's dtype, broadcastable to mean's shape, or a Python number; not
-    negative. Both may be numbers where the other argument of a method has a shape. Raises ValueError for a
-    variance that is negative or does not broadcast, TypeError for one of another dtype.
+    mean: (N, ...) floating, or a Python float. variance: a number, or an array of mean's dtype that broadcasts to
+    mean's shape; not negative. A number takes the dtype of the mean. Both may be numbers where the other argument of a
+    method has a shape. Raises ValueError for a variance that is negative, NaN or does not broadcast, TypeError for an
+    array of another dtype and for what is no number. A GPU's variances are not looked at: the host would have to wait.
     """
 
     mean: Any
@@ -25,13 +26,16 @@ class Gaussian:
 
     def __post_init__(self):
         mean_shape, shape = (tuple(getattr(a, "shape", ())) for a in (self.mean, self.variance))
-        dtype, mean_dtype = getattr(self.variance, "dtype", None), getattr(self.mean, "dtype", None)
+        mean_dtype = float_dtype("mean", self.mean)
         fits = all(n in (1, m) for n, m in zip(shape[::-1], mean_shape[::-1], strict=False))
         if not fits or len(shape) > len(mean_shape):
             raise ValueError(f"variance of shape {shape} does not broadcast to the mean's shape {mean_shape}")
-        if dtype is not None and mean_dtype is not None and dtype != mean_dtype:
-            raise TypeError(f"variance must have the mean's dtype {mean_dtype}, got {dtype}")
-        if isinstance(self.variance, (int, float, np.ndarray, np.floating)) and np.any(self.variance < 0):
+        if isinstance(self.variance, np.generic) and self.variance.dtype.kind in "fiu":
+            number = float if isinstance(self.mean, float) else mean_dtype.type
+            object.__setattr__(self, "variance", number(self.variance))
+        elif not isinstance(self.variance, (int, float)) and float_dtype("variance", self.variance) != mean_dtype:
+            raise TypeError(f"variance must have the mean's dtype {mean_dtype}, got {self.variance.dtype}")
+        if is_on_host(self.variance) and not np.all(self.variance >= 0):
             raise ValueError(f"variance must not be negative, got {np.min(self.variance)}")
 
     def sample(self, noise):
@@ -40,18 +44,22 @@ class Gaussian:
         return self.mean + self.variance**0.5 * noise
 
     def log_prob(self, x):
-        """log N(x; mean, variance), in nats: (N,). (E12)"""
+        """log N(x; mean, variance), in nats: (N,). ValueError where the variance is 0: a point has no density. (E12)"""
+        check_density(self)
         square = (x - self.mean) ** 2
         log_scale = log(self.variance) + math.log(2 * math.pi)
         return sum_per_sample(-(square / self.variance + log_scale) / 2)  # E12
 
     def entropy(self):
-        """Entropy in nats: (N,). (E13)"""
+        """Entropy in nats: (N,). ValueError where the variance is 0. (E13)"""
+        check_density(self)
         everywhere = 0 * self.mean  # a variance may be narrower than the mean; its entropy is not
         return sum_per_sample((log(self.variance) + math.log(2 * math.pi * math.e)) / 2 + everywhere)  # E13
 
     def kl(self, other):
-        """KL(self || other) in nats: (N,). (E11)"""
+        """KL(self || other) in nats: (N,). ValueError where a variance is 0. (E11)"""
+        check_density(self)
+        check_density(other)
         ratio = self.variance / other.variance
         square = (other.mean - self.mean) ** 2
         return sum_per_sample((ratio - 1 - log(ratio) + square / other.variance) / 2)  # E11
@@ -61,7 +69,17 @@ class Gaussian:
         return self.entropy() + self.kl(other)  # E13
 
 
+def is_on_host(variance):
+    return isinstance(variance, (int, float, np.ndarray, np.floating))
+
+
 STANDARD_NORMAL = Gaussian(0.0, 1.0)
+
+
+def check_density(p):
+    """Raise ValueError if the Gaussian p has a variance of 0 somewhere, unless p is on a GPU."""
+    if is_on_host(p.variance) and not np.all(p.variance > 0):
+        raise ValueError("a Gaussian with a variance of 0 is a point: it has no density, no entropy and no KL")
 
 
 def gaussian_kl(mean1, covariance1, mean2, covariance2):
@@ -79,10 +97,10 @@ def gaussian_kl(mean1, covariance1, mean2, covariance2):
 
 
 def sum_per_sample(x):
-    """x summed over all axes but the first: (N,). What has no axis besides is returned as it is."""
-    if len(x.shape) < 2:
+    """x summed over all axes but the first: (N,). Arrays (N,) and numbers are returned as they are."""
+    if np.ndim(x) < 2:
         return x
-    return x.reshape(x.shape[0], -1).sum(axis=1)
+    return x.reshape(x.shape[0], math.prod(x.shape[1:])).sum(axis=1)
 
 
 def log(x):
