@@ -9,7 +9,9 @@ import argparse
 import numpy as np
 
 import nn
-from tinyddpm.data.images import load, to_model
+from tinyddpm import load_data
+from tinyddpm.data.files import write_atomically
+from tinyddpm.data.images import to_model
 from tinyddpm.data.progress import progress
 
 
@@ -43,7 +45,7 @@ def train(model, data, epochs, batch=64, seed=0):
     """Adam with a cosine learning rate, on cross entropy."""
     rng, cores = np.random.default_rng(seed), nn.Parallel(shard=8)
     steps = epochs * len(data.images) // batch
-    optimiser = nn.AdamW(model.parameters(), nn.rates.warmup(3e-3, 50, nn.rates.cosine(3e-3, steps)))
+    optimiser = nn.AdamW(model.parameters(), nn.rates.warmup(nn.rates.cosine(3e-3, steps), 50))
     for _ in progress(range(steps), desc="training the classifier"):
         chosen = rng.integers(len(data.images), size=batch)
         x = to_model(shifted(data.images[chosen], rng))
@@ -72,15 +74,16 @@ def main():
     parser.add_argument("--weights", default="classifier.npz", help="where the trained weights are kept")
     arguments = parser.parse_args()
 
-    model = Classifier(np.random.default_rng(0))
+    model, data = Classifier(np.random.default_rng(0)), load_data("auto")
     try:
         with np.load(arguments.weights) as state:
             model.load_state_dict(dict(state))
     except FileNotFoundError:
-        train(model, load("auto"), arguments.epochs)
-        np.savez(arguments.weights, **model.state_dict())
+        with write_atomically(arguments.weights) as file:  # a name without .npz stays as it is
+            train(model, data.train, arguments.epochs)
+            np.savez(file, **model.state_dict())
 
-    test = load("auto", "test")
+    test = data.test
     p = probabilities(model, test.images)
     report("real test digits", p, test.labels)
     if arguments.samples:
