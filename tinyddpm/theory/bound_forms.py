@@ -4,7 +4,7 @@ The forms hold for every diffusion and for every model. A `Diffusion` names the 
 process and the prior it ends in: `gaussian_diffusion` is here, `binomial_diffusion` in binomial.py. A model is a
 Markov chain that starts from the prior, `reverse(xt, t) -> p(x_{t-1} | x_t)` for t = T..1; `reverse_model` makes one
 of a denoiser. A path is a list [x_0, ..., x_T], drawn by `q_path`. All forms have the same mean over paths; how much
-they vary depends on the model. Results are (N,), in nats. Next: continuous.py.
+they vary depends on the model. Results are (N,), in nats. Next: log_snr.py.
 """
 
 from collections.abc import Callable

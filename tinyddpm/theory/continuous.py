@@ -1,176 +1,177 @@
-"""Diffusion in continuous time: schedules of the log-SNR, and a loss that knows only their end points. (E35)
+"""Diffusion in continuous time, where the bound depends on its schedule only through the ends. (E35)
 
-Time u runs from 0, nearly data, to 1, nearly noise, and z = signal x_0 + noise eps with signal^2 =
-sigmoid(log_snr(u)), noise^2 = 1 - signal^2. A model is `denoise(z, log_snr) -> x0_hat`, log_snr a number or
-(N,). All is made of operators, so that a schedule may hold tensors, and learn. (Kingma et al. 2021, VDM)
-Read flow.py next.
+Time u runs from 0, nearly data, to 1, nearly noise, and the schedule gives the log-SNR at u (log_snr.py). There
+
+    z = signal x_0 + sigma eps,   signal^2 = sigmoid(log_snr),   sigma^2 = sigmoid(-log_snr).
+
+A model is `denoise(z, log_snr) -> x0_hat`, log_snr a number or (N,). The formulas use operators only, so schedules
+and models may hold tensors, and learn. x0, z and noise are (N, ...) floating and alike; noise is standard normal.
+(Kingma et al. 2021, VDM) Next: flow.py.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from tinyddpm.coefficients import check_like, float_dtype, spread
+from tinyddpm.coefficients import check_like, spread
 from tinyddpm.gaussian import STANDARD_NORMAL, Gaussian, exp, sum_per_sample
-from tinyddpm.schedule import NoiseSchedule
+from tinyddpm.schedule import NoiseSchedule, check_T
+from tinyddpm.theory.log_snr import signal_and_sigma
+from tinyddpm.theory.oracle import flat, like
 
-__all__ = ["LinearLogSNR", "CosineLogSNR", "LearnedLogSNR", "signal_and_noise", "diffusion_loss", "prior_loss"]
-__all__ += ["reconstruction_loss", "discretise", "ideal_denoiser"]
-
-
-# ---- schedules: log_snr(u) falls from high at u = 0 to low at u = 1; slope(u) is its derivative ----
-
-
-@dataclass(frozen=True)
-class LinearLogSNR:
-    """A straight line from high to low."""
-
-    high: float
-    low: float
-
-    def __post_init__(self):
-        check_ends(self)
-
-    def __call__(self, u):
-        return self.high + (self.low - self.high) * check_time(u)
-
-    def slope(self, u):
-        return (self.low - self.high) * np.ones_like(check_time(u))
+__all__ = ["q_sample", "reverse_step", "vdm_bound", "reconstruction_loss", "prior_loss", "diffusion_loss", "eps_loss"]
+__all__ += ["stratified_times", "network_time", "eps_denoiser", "discretise", "at_step", "at_log_snr"]
+__all__ += ["ideal_denoiser"]
 
 
-@dataclass(frozen=True)
-class CosineLogSNR:
-    """signal = cos(angle), the angle on a straight line between those of high and low."""
-
-    high: float
-    low: float
-
-    def __post_init__(self):
-        check_ends(self)
-
-    def angle(self, u):
-        start, end = (math.atan(math.exp(-level / 2)) for level in (self.high, self.low))
-        return start + (end - start) * check_time(u), end - start
-
-    def __call__(self, u):
-        return -2 * np.log(np.tan(self.angle(u)[0]))
-
-    def slope(self, u):
-        angle, change = self.angle(u)
-        return -4 * change / np.sin(2 * angle)
+# ---- the forward process, and a step back ----
 
 
-@dataclass(frozen=True, eq=False)
-class LearnedLogSNR:
-    """K straight pieces over equal times, of which piece k falls by weights_k^2 / sum weights^2 of the whole.
-
-    weights: (K,), an array or a tensor of any values but all zeros; whatever they learn to be, the schedule
-    is monotone and keeps its ends.
-    """
-
-    high: float
-    low: float
-    weights: Any
-
-    def __post_init__(self):
-        check_ends(self)
-        if len(self.weights.shape) != 1:
-            raise ValueError(f"weights must have shape (K,), got {tuple(self.weights.shape)}")
-
-    def place(self, u):
-        """How much of each piece lies before u, in pieces: (N, K)."""
-        pieces = self.weights.shape[0]
-        before = np.clip(pieces * np.asarray(check_time(u))[:, None] - np.arange(pieces), 0, 1)
-        return before.astype(float_dtype("weights", self.weights))
-
-    def shares(self):
-        return self.weights**2 / (self.weights**2).sum()
-
-    def __call__(self, u):
-        return self.high + (self.low - self.high) * (self.shares() * self.place(u)).sum(axis=1)
-
-    def slope(self, u):
-        place = self.place(u)
-        pieces = place.shape[1]
-        current = np.arange(pieces) == np.minimum((place == 1).sum(1), pieces - 1)[:, None]
-        return (self.low - self.high) * pieces * (self.shares() * current.astype(place.dtype)).sum(axis=1)
-
-
-def check_ends(schedule):
-    if not schedule.high > schedule.low:
-        raise ValueError(f"log_snr must fall: high must be above low, got {schedule.high} and {schedule.low}")
-
-
-def check_time(u):
-    if not (np.min(u) >= 0 and np.max(u) <= 1):
-        raise ValueError(f"u must lie in [0, 1], got {np.min(u)}..{np.max(u)}")
-    return u
-
-
-# ---- the bound: prior_loss + the mean of diffusion_loss over u + reconstruction_loss, in nats, (N,) ----
-
-
-def signal_and_noise(log_snr):
-    """sqrt(sigmoid(log_snr)) and sqrt(sigmoid(-log_snr)): z = signal x_0 + noise eps."""
-    return (1 + exp(-log_snr)) ** -0.5, (1 + exp(log_snr)) ** -0.5
-
-
-def diffused(x0, log_snr, noise):
-    """z = signal x_0 + noise_rate noise, at one log_snr or one a sample (N,)."""
-    signal, noise_rate = signal_and_noise(shaped(log_snr, x0))
-    return signal * x0 + noise_rate * noise
-
-
-def shaped(values, x):
-    """`spread`, also for a tensor of values (N,)."""
+def shaped_like(z, values):
+    """Numbers, an array or a tensor, one value for all of z or one a sample, shaped to broadcast over z."""
     if isinstance(values, (int, float, np.ndarray, np.number)):
-        return spread(values, x)
-    return values.reshape(values.shape + (1,) * (len(x.shape) - 1))
+        return spread(values, z)
+    return values.reshape(values.shape + (1,) * (len(z.shape) - 1))
 
 
-def diffusion_loss(schedule, denoise, x0, u, noise):
-    """-1/2 d log_snr/du SNR ||x_0 - x0_hat||^2 at times u, (N,) in [0, 1]: (N,). (VDM eq. 17; E35)
-
-    Its mean over uniform u is the integral of SNR ||x_0 - x0_hat||^2 / 2 over log_snr: of the schedule, the
-    mean knows the ends only, but the variance knows all. x0, noise: (N, ...) floating, alike, the noise
-    standard normal.
-    """
+def q_sample(x0, log_snr, noise):
+    """z = signal x_0 + sigma noise. log_snr: a number or (N,). (E2)"""
     check_like("noise", noise, "x0", x0)
-    log_snr = schedule(u)
-    x0_hat = denoise(diffused(x0, log_snr, noise), log_snr)
-    weight = shaped(schedule.slope(u), x0) * -0.5 * exp(shaped(log_snr, x0))
-    return sum_per_sample(weight * (x0 - x0_hat) ** 2)  # E35
+    signal, sigma = signal_and_sigma(shaped_like(x0, log_snr))
+    return signal * x0 + sigma * noise
 
 
-def prior_loss(schedule, x0):
-    """KL(q(z at u = 1 | x_0) || N(0, I)): (N,)."""
-    signal, noise = (float(a) for a in signal_and_noise(schedule.low))
-    return Gaussian(signal * x0, noise**2).kl(STANDARD_NORMAL)
+def reverse_step(x0_hat, z, log_snr, next_log_snr):
+    """q(z' | z, x_0 = x0_hat), z' at next_log_snr > log_snr: one ancestral step. (VDM, appendix A; E10, E29)
+
+    `kept` is the ratio of the two SNRs: the weight of z in the mean. Raises ValueError unless the log-SNR rises.
+    `at_step` and `discretise` make a chain of such steps for the samplers of reverse.py.
+    """
+    check_like("x0_hat", x0_hat, "z", z)
+    if not np.all(np.asarray(next_log_snr) > np.asarray(log_snr)):
+        raise ValueError(f"a step back must raise the log-SNR, got {log_snr} and then {next_log_snr}")
+    level, next_level = shaped_like(z, log_snr), shaped_like(z, next_log_snr)
+    signal, (next_signal, next_sigma) = signal_and_sigma(level)[0], signal_and_sigma(next_level)
+    kept, renewed = exp(level - next_level), -np.expm1(level - next_level)  # they add up to 1
+    return Gaussian(next_signal * (kept / signal * z + renewed * x0_hat), next_sigma**2 * renewed)
+
+
+# ---- the bound, in nats, (N,) ----
+
+
+def vdm_bound(schedule, denoise, x0, u, noise, noise_0, decoder=Gaussian.log_prob):
+    """An estimate of the bound on -log p(x_0) from one time and two noises a sample: (N,). (VDM, section 4; E35)
+
+    Its mean over u, uniform in [0, 1], and over both noises is the bound. u: (N,). decoder: see `reconstruction_loss`.
+    """
+    # 1. Reconstruction: -log p(x_0 | z_0), where z_0 is nearly x_0.
+    reconstruction = reconstruction_loss(schedule, denoise, x0, noise_0, decoder)
+
+    # 2. Prior: KL(q(z_1 | x_0) || p(z_1)), where z_1 is nearly noise.
+    prior = prior_loss(schedule, x0)
+
+    # 3. Diffusion: the error of the model at all levels between.
+    diffusion = diffusion_loss(schedule, denoise, x0, u, noise)
+
+    return reconstruction + prior + diffusion  # E35
 
 
 def reconstruction_loss(schedule, denoise, x0, noise, decoder=Gaussian.log_prob):
-    """-log p(x_0 | z at u = 0), p = N(x0_hat, 1/SNR) read by the decoder, see `variational_bound`: (N,)."""
-    x0_hat = denoise(diffused(x0, schedule.high, noise), schedule.high)
+    """-log p(x_0 | z_0), where p is N(x0_hat, 1/SNR) at u = 0: (N,).
+
+    decoder(p, x0) -> log p(x_0): the density, or for 8-bit data `decoder.discretised_log_prob`. (E21)
+    """
+    x0_hat = denoise(q_sample(x0, schedule.high, noise), schedule.high)
     return -decoder(Gaussian(x0_hat, math.exp(-schedule.high)), x0)
 
 
-# ---- to and fro ----
+def prior_loss(schedule, x0):
+    """KL(q(z_1 | x_0) || N(0, I)): (N,). (E20)"""
+    signal, sigma = signal_and_sigma(shaped_like(x0, schedule.low))
+    return Gaussian(signal * x0, sigma**2).kl(STANDARD_NORMAL)
+
+
+def diffusion_loss(schedule, denoise, x0, u, noise):
+    """-1/2 d log_snr/du SNR ||x_0 - x0_hat||^2 at times u: (N,). (VDM eq. 17; E35)
+
+    The mean over u is the integral of SNR ||x_0 - x0_hat||^2 / 2 over the log-SNR: it depends on the ends of the
+    schedule only. The variance depends on the whole schedule.
+    """
+    log_snr = schedule(u)
+    x0_hat = denoise(q_sample(x0, log_snr, noise), log_snr)
+    weight = shaped_like(x0, schedule.slope(u)) * -0.5 * exp(shaped_like(x0, log_snr))
+    return sum_per_sample(weight * (x0 - x0_hat) ** 2)  # E35
+
+
+def eps_loss(schedule, u, eps, eps_hat):
+    """-1/2 d log_snr/du ||eps - eps_hat||^2: `diffusion_loss` for a network that predicts eps. (VDM eq. 17; E35)"""
+    check_like("eps_hat", eps_hat, "eps", eps)
+    return sum_per_sample(shaped_like(eps, schedule.slope(u)) * -0.5 * (eps - eps_hat) ** 2)  # E35
+
+
+def stratified_times(n, rng):
+    """n times in [0, 1), evenly spaced from one random start, modulo 1: each is uniform. (VDM; E36)"""
+    return (rng.random() + np.arange(n) / n) % 1  # E36
+
+
+# ---- networks, steps and log-SNRs ----
+
+
+def network_time(log_snr, high, low):
+    """The time that a network is told: 0 where log_snr = high, 1 where it is low, linear between.
+
+    It depends on the log-SNR and not on u, so a network stays valid while its schedule learns.
+    """
+    return (high - log_snr) / (high - low)
+
+
+def eps_denoiser(network, high, low):
+    """The model `denoise(z, log_snr)` of a network `network(z, time) -> eps_hat`, time (N,) as in `network_time`."""
+
+    def denoise(z, log_snr):
+        time = network_time(log_snr, high, low)
+        if not getattr(time, "shape", ()):
+            time = np.full(z.shape[0], float(time))
+        signal, sigma = signal_and_sigma(shaped_like(z, log_snr))
+        return (z - sigma * network(z, time)) / signal  # E24
+
+    return denoise
 
 
 def discretise(schedule, T):
-    """The NoiseSchedule of T >= 2 steps with log_snr_t = schedule((t - 1)/(T - 1)): ends at t = 1, T."""
-    if T < 2:
+    """The NoiseSchedule of T >= 2 steps with log_snr_t = schedule((t - 1)/(T - 1)): its t = 1 and T are the ends."""
+    if check_T(T) < 2:
         raise ValueError(f"T must be at least 2 to have two ends, got {T}")
-    return NoiseSchedule.from_alpha_bar(signal_and_noise(schedule(np.linspace(0, 1, T)))[0] ** 2)
+    return NoiseSchedule.from_alpha_bar(signal_and_sigma(schedule(np.linspace(0, 1, T)))[0] ** 2)
+
+
+def at_step(denoise, schedule):
+    """The model `denoise(xt, t)` of a model of the log-SNR, for the steps t = 1..T of a NoiseSchedule."""
+    return lambda xt, t: denoise(xt, schedule.log_snr[t])
+
+
+def at_log_snr(denoise, schedule):
+    """The model `denoise(z, log_snr)` of a model of the steps t = 1..T: it is asked at the step of nearest log-SNR.
+
+    So a network trained on integer t has a probability flow and a likelihood. Raises ValueError for a log-SNR
+    outside the schedule's.
+    """
+    levels = schedule.log_snr[1:]  # falling
+
+    def nearest(z, log_snr):
+        log_snr = np.asarray(log_snr, dtype=np.float64)
+        if not ((log_snr <= levels[0] + 1e-6) & (log_snr >= levels[-1] - 1e-6)).all():
+            raise ValueError(f"log_snr must lie in {levels[-1]:g}..{levels[0]:g}, got {log_snr.min()}..{log_snr.max()}")
+        return denoise(z, 1 + abs(log_snr[..., None] - levels).argmin(axis=-1))
+
+    return nearest
 
 
 def ideal_denoiser(data):
-    """The model denoise(z, log_snr) = E[x_0 | z] of an oracle's data (a Mixture), for z (N, d)."""
+    """The model denoise(z, log_snr) = E[x_0 | z] of a Mixture. z: a NumPy or CuPy array, as in `Oracle`. (E27)"""
 
     def denoise(z, log_snr):
-        signal, noise = signal_and_noise(np.asarray(log_snr))
-        return data.given(z, signal, noise**2).mean()
+        signal, sigma = signal_and_sigma(np.asarray(log_snr, dtype=np.float64))
+        return like(data.given(flat(z, data), signal, sigma**2).mean().reshape(z.shape), z)
 
     return denoise

@@ -6,7 +6,7 @@ Next: bound_forms.py.
 
 import numpy as np
 
-from tinyddpm.coefficients import check_t, float_dtype, is_on_gpu
+from tinyddpm.coefficients import as_steps, check_t, float_dtype, is_on_gpu
 from tinyddpm.gaussian import Gaussian
 from tinyddpm.reverse import p_mean_variance, variance_table
 from tinyddpm.theory.mixture import gaussian_data
@@ -27,7 +27,7 @@ class Oracle:
 
     def marginal(self, t):
         """q(x_t), t in 0..T: a Mixture; for t of shape (N,) a batch. (E2)"""
-        t = check_t(t, self.schedule.T, np.asarray(t))
+        t = as_steps("t", t, 0, self.schedule.T)
         return self.data.diffused(self.schedule.alpha_bar[t] ** 0.5, self.schedule.one_minus_alpha_bar[t])
 
     def posterior(self, xt, t, s=None):

@@ -7,8 +7,9 @@ from strategies import assert_close
 
 from tinyddpm import Gaussian, NoiseSchedule
 from tinyddpm.reverse import ddim_encode, ddim_step, reverse_process
-from tinyddpm.theory.continuous import ideal_denoiser, signal_and_noise
+from tinyddpm.theory.continuous import ideal_denoiser
 from tinyddpm.theory.flow import divergence, flow_log_prob, flow_velocity, probability_flow
+from tinyddpm.theory.log_snr import signal_and_sigma
 from tinyddpm.theory.mixture import gaussian_data, mixture_data
 from tinyddpm.theory.oracle import Oracle
 
@@ -18,8 +19,8 @@ HIGH, LOW = 6.0, -8.0
 
 def at_level(data, log_snr):
     """The law of x at this level of noise."""
-    signal, noise = signal_and_noise(log_snr)
-    return data.diffused(signal, noise**2)
+    signal, sigma = signal_and_sigma(log_snr)
+    return data.diffused(signal, sigma**2)
 
 
 def test_the_flow_of_gaussian_data_is_the_closed_form():
