@@ -16,6 +16,7 @@ def gather(table, t, x, first=0):
     `shape`). t: an integer, giving a scalar, or integers (N,), giving (N, 1, ..., 1); each in first..T. Raises
     TypeError or ValueError as `check_t` and `float_dtype` do.
     """
+    float_dtype("x", x)
     return spread(table[check_t(t, len(table) - 1, x, first)], x)
 
 
@@ -35,11 +36,11 @@ def spread(values, x):
 # ---- t ----
 
 
-def check_t(t, T, x, first=0):
+def check_t(t, T, x, first=0, name="t"):
     """t as a Python int or int64 (N,), N = x.shape[0], if every t lies in first..T; errors as `as_steps`."""
-    steps = as_steps("t", t, first, T)
+    steps = as_steps(name, t, first, T)
     if np.ndim(steps) > 0 and steps.shape != tuple(x.shape[:1]):
-        raise ValueError(f"t must be an integer or have shape {tuple(x.shape[:1])}, got {steps.shape}")
+        raise ValueError(f"{name} must be an integer or have shape {tuple(x.shape[:1])}, got {steps.shape}")
     return steps
 
 

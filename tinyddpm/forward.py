@@ -1,6 +1,7 @@
 """The forward process: from data to noise, in one step, in a jump, and back again when x_0 is known.
 
-Everything here is Gaussian and exact. Read prediction.py and reverse.py next.
+Everything here is Gaussian and exact. Where a function takes or names `noise`, it is a standard normal sample; the
+variance of the noise in x_t is `var_t` = 1 - alpha_bar_t. Next: prediction.py.
 """
 
 import numpy as np
@@ -41,9 +42,7 @@ def q_sample(schedule, x0, t, noise):
 
 def q_jump(schedule, x_s, s, t):
     """q(x_t | x_s) for any 0 <= s <= t <= T, each an integer or integers (N,). (E3)"""
-    s, t = check_t(s, schedule.T, x_s), check_t(t, schedule.T, x_s)
-    if np.any(s > t):
-        raise ValueError(f"s must not be after t, got s = {s}, t = {t}")
+    s, t = check_t(s, schedule.T, x_s, name="s"), check_t(t, schedule.T, x_s)
     alpha, beta = schedule.jump(s, t)
     return Gaussian(spread(alpha**0.5, x_s) * x_s, spread(beta, x_s))  # E3
 
@@ -56,7 +55,7 @@ def q_posterior(schedule, x0, xt, t, s=None):
     """
     check_like("x0", x0, "xt", xt)
     t = check_t(t, schedule.T, xt, first=1)
-    s = t - 1 if s is None else check_t(s, schedule.T, xt)
+    s = t - 1 if s is None else check_t(s, schedule.T, xt, name="s")
     if np.any(s >= t):
         raise ValueError(f"s must be before t, got s = {s}, t = {t}")
     from_x0, from_xt, variance = posterior_coefficients(schedule, s, t)
@@ -66,19 +65,19 @@ def q_posterior(schedule, x0, xt, t, s=None):
 def posterior_coefficients(schedule, s, t):
     """Of q(x_s | x_t, x_0): the factors of x_0 and x_t in the mean, and the variance. float64. (E7, E10)"""
     alpha, beta = schedule.jump(s, t)
-    noise_s, noise_t = schedule.one_minus_alpha_bar[s], schedule.one_minus_alpha_bar[t]
-    from_x0 = schedule.alpha_bar[s] ** 0.5 * beta / noise_t
-    from_xt = alpha**0.5 * noise_s / noise_t
-    return from_x0, from_xt, noise_s / noise_t * beta  # E7, E10
+    var_s, var_t = schedule.one_minus_alpha_bar[s], schedule.one_minus_alpha_bar[t]
+    from_x0 = schedule.alpha_bar[s] ** 0.5 * beta / var_t
+    from_xt = alpha**0.5 * var_s / var_t
+    return from_x0, from_xt, var_s / var_t * beta  # E7, E10
 
 
 def q_bridge(schedule, x_prev, x_next, t):
     """q(x_t | x_{t-1}, x_{t+1}) for t in 1..T-1, of precision 1/beta_t + alpha_{t+1}/beta_{t+1}. (E15)"""
     check_like("x_next", x_next, "x_prev", x_prev)
     t = check_t(t, schedule.T - 1, x_prev, first=1)
-    _, both = schedule.jump(t - 1, t + 1)  # = beta_{t+1} + alpha_{t+1} beta_t
-    from_prev = schedule.alpha[t] ** 0.5 * schedule.beta[t + 1] / both
-    from_next = schedule.alpha[t + 1] ** 0.5 * schedule.beta[t] / both
-    variance = schedule.beta[t] * schedule.beta[t + 1] / both
+    _, beta_of_both = schedule.jump(t - 1, t + 1)  # of the two steps as one: beta_{t+1} + alpha_{t+1} beta_t
+    from_prev = schedule.alpha[t] ** 0.5 * schedule.beta[t + 1] / beta_of_both
+    from_next = schedule.alpha[t + 1] ** 0.5 * schedule.beta[t] / beta_of_both
+    variance = schedule.beta[t] * schedule.beta[t + 1] / beta_of_both
     mean = spread(from_prev, x_prev) * x_prev + spread(from_next, x_next) * x_next
     return Gaussian(mean, spread(variance, x_prev))  # E15

@@ -1,18 +1,18 @@
-"""What is minimised: the squared error, the weight that the bound gives it, and which timesteps to draw.
-
-Read bound.py next: the bound itself, term by term.
-"""
+"""What is minimised: the squared error, its weight, and which timesteps to draw. Next: bound.py."""
 
 import math
 
 import numpy as np
 
-from tinyddpm.coefficients import check_like, check_t
+from tinyddpm.coefficients import as_steps, check_like, named
 from tinyddpm.gaussian import sum_per_sample
+from tinyddpm.prediction import BIJECTIONS
 from tinyddpm.reverse import variance_table
+from tinyddpm.schedule import check_T
 
-__all__ = ["l_simple", "loss_weight", "snr_weight", "uniform_timesteps", "stratified_timesteps", "importance_timesteps"]
-__all__ += ["importance_probabilities", "draw_variance"]
+__all__ = ["l_simple", "loss_weight", "snr_weight", "x0_slope", "TRAINING_WEIGHTS", "training_weight"]
+__all__ += ["uniform_timesteps", "stratified_timesteps", "importance_timesteps", "importance_probabilities"]
+__all__ += ["draw_variance"]
 
 
 def l_simple(target, prediction):
@@ -25,49 +25,38 @@ def l_simple(target, prediction):
     return sum_per_sample((target - prediction) ** 2) * (1 / math.prod(target.shape[1:]))  # E23
 
 
-# ---- the weight of a squared error: L_{t-1} = weight ||target - prediction||^2 + c_t (E19, E22) ----
+# ---- the weight that the bound gives a squared error: L_{t-1} = weight ||target - prediction||^2 + c_t (E19, E22) ----
 
 
 def loss_weight(schedule, kind, t, variance="beta_tilde"):
     """The weight of the squared error (summed over a sample) of a kind of prediction in L_{t-1}. (E22)
 
-    kind: one of `prediction.PREDICTIONS`. t: an integer in 2..T or an array of them, whose shape the result
-    has, in float64; t = 1 is L_0, which is no KL. variance: a name, see `reverse.variance_table`.
+    kind: one of `prediction.PREDICTIONS`. t: an integer in 2..T or an array of them, whose shape the result has, in
+    float64; t = 1 is L_0, which is no KL. variance: a name, see `reverse.variance_table`. Of eps it is
+    beta_t^2 / (2 sigma_t^2 alpha_t (1 - alpha_bar_t)), Ho et al. 2020 eq. 12; of the mean 1 / (2 sigma_t^2).
     Raises ValueError for another kind, variance or t.
     """
-    if kind not in LOSS_WEIGHTS:
-        raise ValueError(f"unknown prediction {kind!r}; there are: {', '.join(LOSS_WEIGHTS)}")
-    return LOSS_WEIGHTS[kind](schedule, check_t(t, schedule.T, np.asarray(t), first=2), variance)
+    t = as_steps("t", t, 2, schedule.T)
+    return x0_weight(schedule, t, variance) * x0_slope(schedule, kind, t) ** 2  # E22
 
 
-def eps_weight(schedule, t, variance):
-    """beta_t^2 / (2 sigma_t^2 alpha_t (1 - alpha_bar_t)). (Ho et al. 2020 eq. 12; E22)"""
-    sigma2, noise = variance_table(schedule, variance)[t], schedule.one_minus_alpha_bar[t]
-    return schedule.beta[t] ** 2 / (2 * sigma2 * schedule.alpha[t] * noise)  # E22
+def x0_weight(schedule, t, variance="beta_tilde"):
+    """The weight of ||x_0 - x0_hat||^2: alpha_bar_{t-1} beta_t^2 / (2 sigma_t^2 (1 - alpha_bar_t)^2). (E22)
+
+    At t = 1 it is 1 / (2 sigma_1^2): what -log p(x_0 | x_1) of continuous data has in that place. (E12)
+    """
+    sigma2, var_t = variance_table(schedule, variance)[t], schedule.one_minus_alpha_bar[t]
+    return schedule.alpha_bar[t - 1] * schedule.beta[t] ** 2 / (2 * sigma2 * var_t**2)  # E22
 
 
-def x0_weight(schedule, t, variance):
-    """alpha_bar_{t-1} beta_t^2 / (2 sigma_t^2 (1 - alpha_bar_t)^2). (E22)"""
-    sigma2, noise = variance_table(schedule, variance)[t], schedule.one_minus_alpha_bar[t]
-    return schedule.alpha_bar[t - 1] * schedule.beta[t] ** 2 / (2 * sigma2 * noise**2)  # E22
+def x0_slope(schedule, kind, t):
+    """d x_0 / d prediction at fixed x_t, shaped like t: how much x_0 moves when the prediction does. (E24)
 
-
-def v_weight(schedule, t, variance):
-    """As x_0 - x0_hat = -sqrt(1 - alpha_bar_t) (v - v_hat). (E22, E24)"""
-    return x0_weight(schedule, t, variance) * schedule.one_minus_alpha_bar[t]
-
-
-def score_weight(schedule, t, variance):
-    """As eps - eps_hat = -sqrt(1 - alpha_bar_t) (score - score_hat). (E22, E24)"""
-    return eps_weight(schedule, t, variance) * schedule.one_minus_alpha_bar[t]
-
-
-def mean_weight(schedule, t, variance):
-    """1 / (2 sigma_t^2), the precision of the step (S0). (E12, E19)"""
-    return 1 / (2 * variance_table(schedule, variance)[t])  # E19
-
-
-LOSS_WEIGHTS = {"eps": eps_weight, "x0": x0_weight, "v": v_weight, "score": score_weight, "mean": mean_weight}
+    The conversions are linear, so the slope is the x_0 that they make of the prediction 1 where x_t is 0.
+    """
+    to_x0, _ = named("prediction", kind, BIJECTIONS)
+    steps = np.ravel(as_steps("t", t, 1, schedule.T))
+    return np.reshape(to_x0(schedule, np.ones(len(steps)), np.zeros(len(steps)), steps), np.shape(t))  # E24
 
 
 def snr_weight(schedule, t):
@@ -75,9 +64,48 @@ def snr_weight(schedule, t):
 
     Written so that two SNRs close to each other do not cancel.
     """
-    t = check_t(t, schedule.T, np.asarray(t), first=2)
-    noise_prev, noise = schedule.one_minus_alpha_bar[t - 1], schedule.one_minus_alpha_bar[t]
-    return schedule.alpha_bar[t - 1] * schedule.beta[t] / (2 * noise_prev * noise)  # E22
+    t = as_steps("t", t, 2, schedule.T)
+    var_prev, var_t = schedule.one_minus_alpha_bar[t - 1], schedule.one_minus_alpha_bar[t]
+    return schedule.alpha_bar[t - 1] * schedule.beta[t] / (2 * var_prev * var_t)  # E22
+
+
+# ---- the weight to train with, of the error of what the network predicts ----
+
+
+def simple_weight(schedule, kind, t, gamma):
+    """1, whatever is predicted. (Ho et al. 2020 eq. 14; E23)"""
+    return np.ones(np.shape(t))
+
+
+def bound_weight(schedule, kind, t, gamma):
+    """The bound's, see `loss_weight`. At t = 1, where the KL has no variance, the weight of L_0. (E22)"""
+    return x0_weight(schedule, t) * x0_slope(schedule, kind, t) ** 2
+
+
+def min_snr_weight(schedule, kind, t, gamma):
+    """min(SNR, gamma) of the error of x_0, the same loss for every kind. (Hang et al. 2023; E38)
+
+    So min(SNR, gamma)/SNR for eps, and min(SNR, gamma)/(SNR + 1) for v.
+    """
+    return np.minimum(schedule.snr[t], gamma) * x0_slope(schedule, kind, t) ** 2  # E38
+
+
+# To add a weight, write its function and add it here.
+TRAINING_WEIGHTS = {"simple": simple_weight, "bound": bound_weight, "min-snr": min_snr_weight}
+
+
+def training_weight(schedule, name, kind, t, gamma=5.0):
+    """The weight of `l_simple` of a kind of prediction, by a name in TRAINING_WEIGHTS: float64, shaped like t.
+
+    t: an integer in 1..T, or an array of them. gamma: of "min-snr", above 0. With "bound", the loss of t is that term of
+    the bound in nats a dimension, but for the part that does not depend on the prediction. Raises ValueError for another
+    name, kind, t or gamma.
+    """
+    weight = named("loss weight", name, TRAINING_WEIGHTS)
+    named("prediction", kind, BIJECTIONS)
+    if not gamma > 0:
+        raise ValueError(f"gamma must be above 0, got {gamma}")
+    return weight(schedule, kind, as_steps("t", t, 1, schedule.T), gamma)
 
 
 # ---- which t to draw: t (n,) in 1..T, and weights (n,) with E[weight L_t] the mean of L_t over t (E36) ----
@@ -86,13 +114,13 @@ def snr_weight(schedule, t):
 
 def uniform_timesteps(T, n, rng):
     """Each t alike, independently; all weights 1. (E36)"""
-    return 1 + np.floor(T * rng.random(n)).astype(int), np.ones(n)  # E36
+    return 1 + np.floor(check_T(T) * rng.random(n)).astype(int), np.ones(n)  # E36
 
 
 def stratified_timesteps(T, n, rng):
     """n points evenly spaced from one random start, modulo 1; all weights 1. (Kingma et al. 2021; E36)"""
     u = (rng.random() + np.arange(n) / n) % 1
-    return 1 + np.floor(T * u).astype(int), np.ones(n)  # E36
+    return 1 + np.floor(check_T(T) * u).astype(int), np.ones(n)  # E36
 
 
 def importance_timesteps(probabilities, n, rng):
@@ -100,7 +128,7 @@ def importance_timesteps(probabilities, n, rng):
 
     Raises ValueError unless they sum to 1 and are positive for every t >= 1, or the estimate would be biased.
     """
-    p = np.asarray(probabilities)
+    p = np.asarray(probabilities, dtype=np.float64)
     if p.ndim != 1 or len(p) < 2 or p[0] != 0 or not (p[1:] > 0).all() or abs(p.sum() - 1) > 1e-9:
         raise ValueError(f"probabilities must be 0 at t = 0, positive elsewhere, and sum to 1, got {p}")
     cumulative = np.cumsum(p)
@@ -112,9 +140,12 @@ def importance_probabilities(mean_square, uniform=0.001):
     """Probabilities ~ sqrt(E L_t^2), mixed with a share of the uniform. (Nichol & Dhariwal 2021 eq. 18; E36)
 
     mean_square: E L_t^2, a table of T + 1 entries of which entry 0 is ignored. These minimise `draw_variance`
-    (without the mixing, which keeps every t possible).
+    (without the mixing, which keeps every t possible). Raises ValueError unless the entries are finite, not negative
+    and not all 0, and the share lies in (0, 1].
     """
     size = np.sqrt(np.append(0.0, mean_square[1:]))
+    if not (0 < size.sum() < np.inf and 0 < uniform <= 1):
+        raise ValueError(f"mean_square must be finite and above 0, uniform in (0, 1], got {mean_square}, {uniform}")
     p = (1 - uniform) * size / size.sum()
     p[1:] += uniform / (len(p) - 1)
     return p
@@ -125,5 +156,6 @@ def draw_variance(mean, mean_square, probabilities):
 
     mean, mean_square: E L_t and E L_t^2, tables of T + 1 entries, as `probabilities`; entry 0 is ignored.
     """
+    mean, mean_square, probabilities = (np.asarray(a, dtype=np.float64) for a in (mean, mean_square, probabilities))
     T = len(probabilities) - 1
     return (mean_square[1:] / probabilities[1:]).sum() / T**2 - (mean[1:].sum() / T) ** 2  # E36

@@ -1,20 +1,36 @@
-"""What a network may predict, and how each prediction gives the others: eps, x_0, v, the score, the mean.
+"""What a network may predict, and how each prediction gives the others: eps, x_0, v, the score, the mean, a velocity.
 
-Given (x_t, t) they are linear bijections of each other (E24), so all go through x_0. Read reverse.py next.
-Everywhere x_t and the prediction are (N, ...) floating and alike, t is in 1..T, an integer or integers (N,).
+Given (x_t, t) they are linear bijections of each other (E24), so all go through x_0. Which one a network learns is a
+choice: eps says little about x_0 where x_t is nearly all noise, x_0 says little where it has nearly none, and v is
+good at both ends. Everywhere x_t and the prediction are (N, ...) floating and alike, and t is in 1..T, an integer or
+integers (N,). Next: reverse.py.
 """
 
-from tinyddpm.coefficients import check_like, check_t, gather, spread
+from tinyddpm.coefficients import check_like, check_t, gather, named, spread
 from tinyddpm.forward import posterior_coefficients, q_posterior
 
-__all__ = ["x0_from_eps", "eps_from_x0", "x0_from_v", "v_from_x0", "x0_from_score", "score_from_x0", "x0_from_mean"]
-__all__ += ["mean_from_x0", "mean_from_eps", "PREDICTIONS", "x0_from", "from_x0", "convert"]
+__all__ = ["signal_and_noise", "x0_from_eps", "eps_from_x0", "x0_from_v", "v_from_x0", "x0_from_score"]
+__all__ += ["score_from_x0", "x0_from_mean", "mean_from_x0", "mean_from_eps", "x0_from_velocity", "velocity_from_x0"]
+__all__ += [
+    "PREDICTIONS",
+    "BIJECTIONS",
+    "x0_from",
+    "from_x0",
+    "convert",
+    "guided",
+    "karras_input",
+    "preconditioning",
+    "flow_input",
+]
 
 
 def signal_and_noise(schedule, xt, t):
-    """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t): x_t = signal x_0 + noise eps."""
+    """The standard deviations sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t): x_t = signal x_0 + noise eps."""
     signal = gather(schedule.alpha_bar, t, xt, first=1) ** 0.5
     return signal, gather(schedule.one_minus_alpha_bar, t, xt) ** 0.5
+
+
+# ---- each prediction from x_0, and x_0 from each ----
 
 
 def x0_from_eps(schedule, eps, xt, t):
@@ -30,13 +46,13 @@ def eps_from_x0(schedule, x0, xt, t):
 
 
 def x0_from_v(schedule, v, xt, t):
-    """x_0 from v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0. (Salimans & Ho 2022; E24)"""
+    """x_0 from v = signal eps - noise x_0. (Salimans & Ho 2022, "Progressive distillation"; E24)"""
     signal, noise = signal_and_noise(schedule, xt, t)
     return signal * xt - noise * v
 
 
 def v_from_x0(schedule, x0, xt, t):
-    """v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0, with eps written in x_t and x_0. (E24)"""
+    """v = signal eps - noise x_0, with eps written in x_t and x_0. (E24)"""
     signal, noise = signal_and_noise(schedule, xt, t)
     return (signal * xt - x0) / noise
 
@@ -72,31 +88,50 @@ def mean_from_eps(schedule, eps, xt, t):
     return (xt - beta / noise * eps) / alpha**0.5  # E8
 
 
+def x0_from_velocity(schedule, velocity, xt, t):
+    """x_0 from the velocity eps - x_0 of flow matching, see `flow_input`. (Lipman et al. 2023; E37)"""
+    signal, noise = signal_and_noise(schedule, xt, t)
+    return (xt - noise * velocity) / (signal + noise)  # E37
+
+
+def velocity_from_x0(schedule, x0, xt, t):
+    """The velocity eps - x_0, with eps written in x_t and x_0. (E37)"""
+    signal, noise = signal_and_noise(schedule, xt, t)
+    return (xt - (signal + noise) * x0) / noise  # E37
+
+
 def itself(schedule, x0, xt, t):
     return x0
 
 
-TO_X0 = {"eps": x0_from_eps, "x0": itself, "v": x0_from_v, "score": x0_from_score, "mean": x0_from_mean}
-FROM_X0 = {"eps": eps_from_x0, "x0": itself, "v": v_from_x0, "score": score_from_x0, "mean": mean_from_x0}
-PREDICTIONS = tuple(TO_X0)
+# To add a kind of prediction, add its two functions here: x_0 from it, and it from x_0.
+BIJECTIONS = {
+    "eps": (x0_from_eps, eps_from_x0),
+    "x0": (itself, itself),
+    "v": (x0_from_v, v_from_x0),
+    "score": (x0_from_score, score_from_x0),
+    "mean": (x0_from_mean, mean_from_x0),
+    "velocity": (x0_from_velocity, velocity_from_x0),
+}
+PREDICTIONS = tuple(BIJECTIONS)
 
 
 def x0_from(schedule, kind, prediction, xt, t):
     """x_0 from a prediction of the given kind, one of PREDICTIONS. (E24)
 
-    Raises ValueError for another kind or for a prediction that is not shaped like xt, TypeError for another
-    dtype.
+    Raises ValueError for another kind, for a t out of range and for a prediction that is not shaped like xt, TypeError
+    for another dtype.
     """
-    check_kind(kind)
+    to_x0, _ = named("prediction", kind, BIJECTIONS)
     check_like("prediction", prediction, "xt", xt)
-    return TO_X0[kind](schedule, prediction, xt, t)
+    return to_x0(schedule, prediction, xt, check_t(t, schedule.T, xt, first=1))
 
 
 def from_x0(schedule, kind, x0, xt, t):
     """The given kind of prediction, one of PREDICTIONS, that means x_0. Raises as `x0_from`. (E24)"""
-    check_kind(kind)
+    _, of_x0 = named("prediction", kind, BIJECTIONS)
     check_like("x0", x0, "xt", xt)
-    return FROM_X0[kind](schedule, x0, xt, t)
+    return of_x0(schedule, x0, xt, check_t(t, schedule.T, xt, first=1))
 
 
 def convert(schedule, prediction, xt, t, source, target):
@@ -104,6 +139,35 @@ def convert(schedule, prediction, xt, t, source, target):
     return from_x0(schedule, target, x0_from(schedule, source, prediction, xt, t), xt, t)
 
 
-def check_kind(kind):
-    if kind not in PREDICTIONS:
-        raise ValueError(f"unknown prediction {kind!r}; there are: {', '.join(PREDICTIONS)}")
+def guided(null, conditional, scale):
+    """null + scale (conditional - null), for predictions of any one kind. (Ho & Salimans 2022; E39)
+
+    scale: 0 gives the model without a condition, 1 the one with it; more follows the condition more closely. As the
+    conversions are linear, the result means the same x_0 whichever kind is combined.
+    """
+    check_like("conditional", conditional, "null", null)
+    return float(1 - scale) * null + float(scale) * conditional  # E39
+
+
+# ---- the same path in other papers' coordinates (E37) ----
+
+
+def karras_input(schedule, xt, t):
+    """x_0 + sigma eps and sigma = noise/signal, what a model D(x, sigma) -> x_0 takes. (Karras et al. 2022; E37)"""
+    signal, noise = signal_and_noise(schedule, xt, t)
+    return xt / signal, noise / signal
+
+
+def preconditioning(sigma):
+    """c_skip, c_out, c_in of D(x) = c_skip x + c_out F(c_in x), for data of variance 1. (Karras et al. 2022; E37)
+
+    It is v-prediction by another name: c_in x is x_t, and F is -v.
+    """
+    root = (1 + sigma**2) ** 0.5
+    return 1 / root**2, sigma / root, 1 / root  # E37
+
+
+def flow_input(schedule, xt, t):
+    """(1 - u) x_0 + u eps and u = noise/(signal + noise), what a velocity model takes. (Lipman et al. 2023; E37)"""
+    signal, noise = signal_and_noise(schedule, xt, t)
+    return xt / (signal + noise), noise / (signal + noise)

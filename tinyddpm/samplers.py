@@ -1,0 +1,137 @@
+"""More samplers, each a step: DDIM, Heun, DPM-Solver++ and a family with two numbers. Next: loss.py.
+
+`step(denoise, schedule, xt, t) -> Gaussian` of x_{t-1} is given the loop's model, which clips and checks, and an integer
+t in 1..T. A sampler that remembers earlier steps is a function that makes the step of one chain. Without noise, all of
+them follow the *probability flow*: as signal/noise rises, d(x/noise) = x0_hat d(signal/noise).
+"""
+
+import numpy as np
+
+from tinyddpm.coefficients import check_t, named, spread
+from tinyddpm.gaussian import Gaussian
+from tinyddpm.prediction import eps_from_x0
+from tinyddpm.reverse import ancestral_step, predict_x0
+
+__all__ = ["ddim_step", "along_flow", "heun_step", "dpm_solver", "gradient_estimation", "SAMPLERS", "named_sampler"]
+__all__ += ["ddim_encode"]
+
+
+def ddim_step(denoise, schedule, xt, t, eta=0.0):
+    """x_{t-1} with its noise partly kept and partly drawn anew. (Song et al. 2020 eq. 12 and 16; E30)
+
+    eta in [0, 1]: 0 is deterministic, 1 has the variance beta_tilde_t. Every eta keeps q(x_{t-1} | x_0).
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1], got {eta}")
+    t = check_t(t, schedule.T, xt, first=1)
+    x0_hat = denoise(xt, t)
+    var_prev, var_t, beta = schedule.one_minus_alpha_bar[t - 1], schedule.one_minus_alpha_bar[t], schedule.beta[t]
+    drawn = eta**2 * schedule.beta_tilde[t]  # = eta^2 var_prev beta / var_t
+    # The noise in x_{t-1} has the variance var_prev in all. What is kept of it is var_prev - drawn
+    # = var_prev (var_t - eta^2 beta) / var_t, and var_t = alpha_t var_prev + beta: nothing is left to cancel.
+    kept = var_prev * (schedule.alpha[t] * var_prev + (1 - eta**2) * beta) / var_t
+    return Gaussian(renoised(schedule, x0_hat, eps_from_x0(schedule, x0_hat, xt, t), t, kept), spread(drawn, xt))  # E30
+
+
+def renoised(schedule, x0_hat, eps_hat, t, kept):
+    """sqrt(alpha_bar_{t-1}) x0_hat + sqrt(kept) eps_hat. kept: a variance in float64."""
+    return spread(schedule.alpha_bar[t - 1] ** 0.5, x0_hat) * x0_hat + spread(kept**0.5, x0_hat) * eps_hat
+
+
+def along_flow(schedule, x0_hat, xt, t):
+    """x_{t-1} on the probability flow from x_t, if x0_hat did not change on the way: DDIM's step at eta = 0. (E30)"""
+    t = check_t(t, schedule.T, xt, first=1)
+    h = (schedule.log_snr[t - 1] - schedule.log_snr[t]) / 2  # how much log(signal/noise) rises; infinite at t = 1
+    from_xt = (schedule.one_minus_alpha_bar[t - 1] / schedule.one_minus_alpha_bar[t]) ** 0.5
+    from_x0 = -(schedule.alpha_bar[t - 1] ** 0.5) * np.expm1(-h)
+    return spread(from_xt, xt) * xt + spread(from_x0, xt) * x0_hat
+
+
+def heun_step(denoise, schedule, xt, t):
+    """Heun's method on the flow, of second order: the mean of the predictions at both ends of the step. (E31, E43)
+
+    Karras et al. 2022 take the mean of eps_hat, as noise/signal falls. Near T that ratio falls by a large factor in one
+    step, which multiplies the error; the mean of x0_hat is bounded there.
+    """
+    x0_hat = denoise(xt, t)
+    x_prev = along_flow(schedule, x0_hat, xt, t)
+    if t > 1:  # no model is asked about x_0
+        x_prev = along_flow(schedule, (x0_hat + denoise(x_prev, t - 1)) / 2, xt, t)
+    return Gaussian(x_prev, 0.0)
+
+
+def dpm_solver():
+    """Make a step of DPM-Solver++(2M), of second order with one question a step. (Lu et al. 2022; E31)
+
+    It extrapolates x_0 along the log-SNR from the prediction of the step before. The first step has none, and the last
+    has no finite log-SNR to go to: both are DDIM's.
+    """
+    x0_before = None
+
+    def step(denoise, schedule, xt, t):
+        nonlocal x0_before
+        x0_hat = ahead = denoise(xt, t)
+        if x0_before is not None and 1 < t < schedule.T:
+            before, here, after = schedule.log_snr[[t + 1, t, t - 1]]
+            ahead = x0_hat + spread((after - here) / (here - before) / 2, xt) * (x0_hat - x0_before)
+        x0_before = x0_hat
+        return Gaussian(along_flow(schedule, ahead, xt, t), 0.0)
+
+    return step
+
+
+def gradient_estimation(gamma=2.0, mu=0.0):
+    """Make a step of the family whose two numbers give DDIM, DDPM and an accelerated sampler. (E30, E43)
+
+    gamma: eps_hat becomes gamma eps_hat + (1 - gamma) eps_hat of the step before. mu in [0, 1): with sigma for
+    noise/signal, the noise that is kept obeys sigma_{t-1} = sigma_t^mu sigma_kept^(1 - mu), and the rest of sigma_{t-1}
+    is drawn anew. (1, 0) is DDIM, (1, 1/2) the ancestral step with beta_tilde, (2, 0) the accelerated sampler.
+    (Permenter & Yuan 2024)
+    """
+    gamma, mu, eps_before = float(gamma), float(mu), None
+    if not 0 <= mu < 1:
+        raise ValueError(f"mu must lie in [0, 1), got {mu}")
+
+    def step(denoise, schedule, xt, t):
+        nonlocal eps_before
+        x0_hat = denoise(xt, t)
+        eps_hat = mixed = eps_from_x0(schedule, x0_hat, xt, t)
+        if eps_before is not None and t < schedule.T:
+            mixed = gamma * eps_hat + (1 - gamma) * eps_before
+        eps_before = eps_hat
+        x0_mixed = x0_hat + spread(schedule.snr[t] ** -0.5, xt) * (eps_hat - mixed)  # the x_0 that `mixed` stands for
+        var_prev = schedule.one_minus_alpha_bar[t - 1]
+        kept = var_prev * (schedule.snr[t] / schedule.snr[t - 1]) ** (mu / (1 - mu))
+        return Gaussian(renoised(schedule, x0_mixed, mixed, t, kept), spread(var_prev - kept, xt))
+
+    return step
+
+
+# To add a sampler, add its step here, and here only. Each entry returns the step of one chain.
+SAMPLERS = {
+    "ancestral": lambda: ancestral_step,
+    "ddim": lambda: ddim_step,
+    "heun": lambda: heun_step,
+    "dpm_solver": dpm_solver,
+    "gradient_estimation": gradient_estimation,
+}
+
+
+def named_sampler(name):
+    """The step of that name, for one chain; ValueError lists the names there are."""
+    return named("sampler", name, SAMPLERS)()
+
+
+def ddim_encode(denoise, schedule, x0):
+    """x_T that DDIM with eta = 0 decodes into x0, up to discretisation error. (Song et al. 2020; E30)
+
+    The noise in x_{t-1} stands for the noise in x_t. x_0 has none: there the model is asked as if it were x_1.
+    """
+    x = x0
+    for t in range(1, schedule.T + 1):
+        s = max(t - 1, 1)
+        eps_hat = eps_from_x0(schedule, predict_x0(denoise, schedule, x, s), x, s)
+        from_x = schedule.alpha[t] ** 0.5
+        noise_prev, noise = schedule.one_minus_alpha_bar[t - 1 : t + 1] ** 0.5
+        x = spread(from_x, x) * x + spread(noise - from_x * noise_prev, x) * eps_hat
+    return x
