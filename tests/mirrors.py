@@ -9,9 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 
-from tinyddpm.data import mnist
+from tinyddpm.data import download, mnist
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+N = (5, 3)  # images to train on, to test on
 
 
 def idx(array):
@@ -23,7 +24,7 @@ def tiny_files():
     rng = np.random.default_rng(0)
     return {
         f"{split}-{kind}-ubyte": idx(rng.integers(0, high, shape, np.uint8))
-        for split, n in (("train", 5), ("t10k", 3))
+        for split, n in zip(("train", "t10k"), N, strict=True)
         for kind, high, shape in (("images-idx3", 256, (n, 28, 28)), ("labels-idx1", 10, (n,)))
     }
 
@@ -32,30 +33,30 @@ FILES = tiny_files()  # name -> plain bytes
 PAGES = {f"/{name}.gz": gzip.compress(content) for name, content in FILES.items()}
 
 
-def tiny_source(*mirrors, **options):
-    shapes = {name: struct.unpack_from(f">{content[3]}I", content, 4) for name, content in FILES.items()}
-    files = {name: (shapes[name], hashlib.sha256(content).hexdigest()) for name, content in FILES.items()}
-    return mnist.Source(tuple(mirrors), files, **options)
+def tiny_source(*mirrors, name="tiny", **options):
+    digests = [hashlib.sha256(content).hexdigest() for content in FILES.values()]
+    return mnist.idx_source(name, mirrors, digests, N, **options)
 
 
-def assert_is_tiny(split, arrays):
-    prefix = {"train": "train", "test": "t10k"}[split]
-    for array, kind in zip(arrays, ("images-idx3", "labels-idx1"), strict=True):
-        assert array.dtype == np.uint8 and idx(array) == FILES[f"{prefix}-{kind}-ubyte"]
+def assert_is_tiny(data):
+    for dataset, prefix in ((data.train, "train"), (data.test, "t10k")):
+        assert dataset.images.dtype == np.uint8 and dataset.labels.dtype == np.int64
+        assert idx(dataset.images) == FILES[f"{prefix}-images-idx3-ubyte"]
+        assert idx(dataset.labels.astype(np.uint8)) == FILES[f"{prefix}-labels-idx1-ubyte"]
 
 
 def empty_cache(tmp_path, monkeypatch):
     """Nothing is asked for by the environment, nothing is cached, no proxy stands before 127.0.0.1."""
     monkeypatch.delenv("TINYDDPM_DATA", raising=False)
-    monkeypatch.setattr(mnist, "cache_directory", lambda: tmp_path / "cache")
+    monkeypatch.setattr(download, "cache_directory", lambda name: tmp_path / "cache")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
 class Mirror:
-    """Serves PAGES inside a `with`, or misbehaves. url: its address; asked: the paths it was asked for."""
+    """Serves `pages` inside a `with`, or misbehaves. url: its address; asked: the paths it was asked for."""
 
-    def __init__(self, behaviour="well"):
-        self.behaviour, self.asked = behaviour, []
+    def __init__(self, behaviour="well", pages=PAGES):
+        self.behaviour, self.pages, self.asked = behaviour, pages, []
         self.closed = threading.Event()
 
     def __enter__(self):
@@ -81,7 +82,7 @@ class Mirror:
         self.server.server_close()
 
     def answer(self, handler):
-        page = PAGES[handler.path]
+        page = self.pages[handler.path]
         if self.behaviour == "404":
             handler.send_error(404)
         elif self.behaviour == "hang":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tinyddpm.data import glyphs
-from tinyddpm.data import images as data
+from tinyddpm.data.load import load_data
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_labels_say_what_is_drawn(drawn):
 def test_they_resemble_mnist_closely_enough_to_read_mnist():
     if not os.environ.get("TINYDDPM_DATA"):
         pytest.skip("TINYDDPM_DATA names no directory with MNIST")
-    mnist = data.load("mnist", "test")
+    mnist = load_data("mnist").test
     assert nearest_neighbour_accuracy(glyphs.draw(5000), (mnist.images[:1000], mnist.labels[:1000])) > 0.7
 
 
