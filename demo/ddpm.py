@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 import nn
-from tinyddpm import NoiseSchedule, q_sample
-from tinyddpm.data.images import from_model, load, to_model
+from tinyddpm import NoiseSchedule, load_data, q_sample
+from tinyddpm.data.images import from_model, to_model
 from tinyddpm.program.unet import UNet, UNetConfig
 
 T, BATCH = 1000, 64
@@ -89,7 +89,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", default="ddpm.png")
     arguments = parser.parse_args()
 
-    images = to_model(load("auto").images)
+    images = to_model(load_data("auto").train.images)
     start, losses = time.monotonic(), []
     while time.monotonic() - start < 60 * arguments.minutes:
         losses.append(training_step(images[rng.integers(len(images), size=BATCH)]))

@@ -26,8 +26,6 @@ class Dataset:
 
     images: np.ndarray
     labels: np.ndarray | None = None
-    name: str = ""  # of the old `load`, until run.py takes load_data
-    classes: int = 10
 
     def __post_init__(self):
         object.__setattr__(self, "images", _checked_images(self.images))
@@ -114,18 +112,6 @@ def _split(name, dataset):
     order = np.argsort([zlib.crc32(image.tobytes()) for image in dataset.images], kind="stable")
     say(f"{name}: {held} of {n} images are held out for test, those with the smallest CRC-32.")
     return dataset[np.sort(order[held:])], dataset[np.sort(order[:held])]
-
-
-SPLITS = ("train", "test")
-
-
-def load(name="auto", split="train", data_dir=None):
-    """What run.py called before load_data."""
-    from tinyddpm.data.load import load_data
-
-    data = load_data(name, data_dir)
-    one = getattr(data, split)
-    return Dataset(one.images, one.labels, data.name, data.classes)
 
 
 # ---- to the model and back ----
