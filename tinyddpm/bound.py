@@ -1,7 +1,8 @@
 """The variational bound of a model `denoise(xt, t) -> x0_hat`, term by term, per sample. (E14, E19-E21)
 
--log p(x_0) <= L_T + sum_{t=2..T} L_{t-1} + L_0, in nats. Each term but L_T is estimated from one draw of x_t.
-Read bound_forms.py next, where the same bound is written in three other ways.
+-log p(x_0) <= L_T + sum_{t=2..T} L_{t-1} + L_0, in nats. Each term but L_T is estimated from one draw of x_t. Read as a
+code it says what x_0 costs to send: L_T for x_T, L_{t-1} for x_{t-1} once x_t is known, L_0 for x_0 itself. Next:
+decoder.py.
 """
 
 import math
@@ -17,8 +18,8 @@ from tinyddpm.gaussian import Gaussian, sum_per_sample
 from tinyddpm.loss import l_simple
 from tinyddpm.reverse import learned_variance, p_mean_variance, predict_x0, reverse_variance
 
-__all__ = ["Bound", "variational_bound", "prior_term", "denoising_term", "reconstruction_term", "step_kl", "l_hybrid"]
-__all__ += ["bits_per_dim"]
+__all__ = ["Bound", "variational_bound", "prior_term", "denoising_term", "step_kl", "reconstruction_term"]
+__all__ += ["distortion", "l_hybrid", "bits_per_dim"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,14 @@ class Bound:
     def total(self):
         """Their sum, (N,): an estimate of an upper bound of -log p(x_0). (E14)"""
         return self.prior + self.denoising.sum(axis=0) + self.reconstruction  # E14
+
+    @property
+    def rate(self):
+        """What x_t costs to send, in row t = 0..T: (T + 1, N). Row 0 is the total. (Ho et al. 2020, section 4.3; E41)"""
+        rows = [self.prior]
+        for row in self.denoising[:1:-1]:  # L_{t-1} for t = T..2
+            rows.append(rows[-1] + row)
+        return np.stack([self.total, *rows[::-1]])  # E41
 
 
 def variational_bound(
@@ -86,10 +95,19 @@ def step_kl(schedule, x0, x0_hat, t, variance="beta_tilde"):
 
 
 def reconstruction_term(schedule, denoise, x0, noise, variance="beta_tilde", clip=None, decoder=discretised_log_prob):
-    """L_0 = -log p(x_0 | x_1) at x_1 drawn with `noise`: (N,). Arguments as in `variational_bound`. (E21)"""
+    """L_0 = -log p(x_0 | x_1) at x_1 drawn with `noise`: (N,). Arguments as in `variational_bound`. (E21)
+
+    The variance at t = 1 is that of `variance_table`: beta_tilde_1 itself is 0.
+    """
     x1 = q_sample(schedule, x0, 1, noise)
     x0_hat = predict_x0(denoise, schedule, x1, 1, clip)
     return -decoder(p_mean_variance(schedule, x0_hat, x1, 1, variance), x0)  # E21
+
+
+def distortion(schedule, denoise, x0, t, noise, clip=None):
+    """The mean square of x_0 - x0_hat at x_t drawn with `noise`: (N,). What is lost if x_t is the last sent. (E41)"""
+    xt = q_sample(schedule, x0, t, noise)
+    return l_simple(x0, predict_x0(denoise, schedule, xt, t, clip))  # E41
 
 
 def l_hybrid(schedule, target, prediction, x0, x0_hat, t, fraction, weight=0.001):

@@ -2,13 +2,14 @@
 
 Everything is computed in float64 from m = (x_0 - mean)/sigma and w = (half a bin)/sigma as differences of the
 normal CDF that never cancel, so the logarithm is right in the far tails and for tiny bins alike. (E21)
+Next: theory/mixture.py.
 """
 
 import math
 
 import numpy as np
 
-from tinyddpm.coefficients import check_like
+from tinyddpm.coefficients import check_like, is_integer
 from tinyddpm.gaussian import sum_per_sample
 
 __all__ = ["discretised_log_prob", "discretised_log_prob_gradient", "log_bin_mass", "log_ndtr"]
@@ -20,9 +21,9 @@ def discretised_log_prob(p, x0, levels=256):
     """log of the mass that the Gaussian p has in the bins of x_0, in nats: (N,), in x_0's dtype. (E21)
 
     x0: (N, ...) floating, on the grid 2k/(levels - 1) - 1 for k = 0..levels-1; bins reach half way to the
-    next value, the outer ones to infinity (Ho et al. 2020 eq. 13). p: a Gaussian like x0, of positive
-    variance. Raises ValueError for a value off the grid, ValueError or TypeError where x0 and p.mean are not
-    alike.
+    next value, the outer ones to infinity (Ho et al. 2020 eq. 13). p: a Gaussian like x0, of positive variance; where
+    its mean is NaN, so is the result. Raises ValueError for a value off the grid, a variance of 0 and fewer than 2
+    levels, ValueError or TypeError where x0 and p.mean are not alike.
     """
     m, w, edge = standardise(p, x0, levels)
     inner, outer = edge == 0, edge != 0
@@ -49,11 +50,17 @@ def discretised_log_prob_gradient(p, x0, levels=256):
 def standardise(p, x0, levels):
     """m, w, and edge: -1 in the lowest bin, 1 in the highest, 0 between; float64, shaped like x_0."""
     check_like("x0", x0, "the mean", p.mean)
+    if not is_integer(levels) or levels < 2:
+        raise ValueError(f"levels must be an integer of at least 2, got {levels!r}")
+    levels = int(levels)
     k = np.rint((float64(x0) + 1) * (levels - 1) / 2)
     grid = 2 * k / (levels - 1) - 1
     if not ((abs(grid - x0) <= 0.01 / levels) & (abs(grid) <= 1)).all():
         raise ValueError(f"x0 must lie on the grid 2k/{levels - 1} - 1 for k = 0..{levels - 1}")
-    precision = 1 / float64(p.variance) ** 0.5
+    variance = float64(p.variance)
+    if not np.all(variance > 0):
+        raise ValueError("the variance must be above 0 everywhere: a point has no mass in a bin beside it")
+    precision = 1 / variance**0.5
     m = (grid - float64(p.mean)) * precision
     edge = (k == levels - 1) * 1.0 - (k == 0)
     return m, precision / (levels - 1) + 0 * m, edge
@@ -67,12 +74,12 @@ def float64(x):
 
 
 def log_bin_mass(m, w):
-    """log P(|Z - m| < w) for standard normal Z, float64 arrays alike, w > 0."""
+    """log P(|Z - m| < w) for standard normal Z, float64 arrays alike, w > 0. NaN where m is NaN."""
     m = abs(m)
     log_mass = np.empty_like(m)
     narrow = (w <= 2) & (m * w <= 10)
     far = ~narrow & (m > w)
-    wide = ~narrow & (m <= w)
+    wide = ~narrow & ~far  # NaN too: every element of log_mass must be written
     log_mass[narrow] = log_narrow_mass(m[narrow], w[narrow])
     log_mass[far] = log_far_mass(m[far], w[far])
     log_mass[wide] = np.log1p(-normal_tail(w[wide] - m[wide]) - normal_tail(w[wide] + m[wide]))
