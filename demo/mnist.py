@@ -2,39 +2,46 @@
 
     python demo/mnist.py --minutes 8 --out out
 
-Run again, it goes on training where it stopped. Without MNIST and without a network it takes digits drawn from fonts.
+Run again, it goes on training where it stopped. Without MNIST and without a network it takes digits drawn by a pen font.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from tinyddpm.program.run import checkpoint_path, evaluate_run, plot_run, run_config, train_run
-from tinyddpm.program.train import TrainConfig
+import tinyddpm as td
+from tinyddpm.program import figures, plots
+from tinyddpm.program.checkpoint import RUN_FILE
+from tinyddpm.program.cli import answered, at_least, command_line
+from tinyddpm.program.train import read
 
 
-def main():
+def asked():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=8.0, help="how long to train (default 8)")
-    parser.add_argument("--out", default="out", help="where everything goes (default out)")
-    parser.add_argument("--data", default="auto", choices=("auto", "mnist", "glyphs"))
+    parser.add_argument("--out", default="out", type=Path, help="where everything goes (default out)")
+    parser.add_argument("--data", help="as for tinyddpm train (default auto: MNIST, or digits drawn here)")
+    parser.add_argument("--data-dir", help="where MNIST's files are (default: $TINYDDPM_DATA, cache, download)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--images", type=int, default=500, help="test images for bits/dim (default 500)")
-    arguments = parser.parse_args()
+    parser.add_argument("--images", type=at_least(2), default=500, help="test images for bits/dim (default 500)")
+    return parser.parse_args()
 
-    out = Path(arguments.out)
-    run = out / "run"
-    resume = checkpoint_path(run).exists()
-    config = run_config(run) if resume else TrainConfig(data=arguments.data)
-    train_run(run, config, minutes=arguments.minutes, resume=resume, device=arguments.device)
-    evaluate_run(run, images=arguments.images, device=arguments.device)
-    for path in plot_run(run, out, device=arguments.device):
+
+def main(arguments):
+    plots.drawing_works()
+    run, compute = arguments.out / "run", td.Compute(arguments.device)
+    resume = (run / RUN_FILE).exists()
+    before = read(run)[0].data if resume else "auto"
+    data = td.load_data(arguments.data or before, arguments.data_dir)
+    model = td.train(data, minutes=arguments.minutes, out=run, resume=resume, compute=compute)
+
+    test = data.test[: arguments.images]
+    print(model.evaluate(test))
+    for path in plots.save_all(arguments.out, figures.all_figures(model, test, read(run)[1]["losses"])):
         print(path)
-    print(
-        f"\nLook at {out / 'digits.png'}: real digits beside generated ones. Then try:\n"
-        f"  tinyddpm sample {run} --label 7 --guidance 2 --out {out / 'sevens.png'}"
-    )
+    again = command_line("sample", run, "--label", 7, "--guidance", 2, "--out", arguments.out / "sevens.png")
+    print(f"\nLook at {arguments.out / 'digits.png'}: real digits beside generated ones. Then try:\n  {again}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answered(main, asked()))

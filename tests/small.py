@@ -2,20 +2,22 @@
 
 import numpy as np
 
-from tinyddpm.program.model import ModelConfig
-from tinyddpm.program.train import TrainConfig
+from tinyddpm.data.images import Data, Dataset
+from tinyddpm.program.config import Config
 
-SMALL = ModelConfig(preset="tiny", T=20, image=(8, 8, 1), unet={"width": 8, "heads": 2})
-BITS = ModelConfig(diffusion="binomial", preset="tiny", T=20, image=(8, 8, 1), unet={"width": 8, "heads": 2})
-CONFIG = TrainConfig(model=SMALL, batch=8, data="glyphs")
-BITS_CONFIG = TrainConfig(model=BITS, batch=8, data="glyphs")
+OPTIONS = {"preset": "tiny", "T": 20, "unet": {"width": 8, "heads": 2}, "batch": 8}
 
 
 def pictures(n=40, seed=0):
-    """Bright squares on black at random places, labelled by quadrant: uint8 (n, 8, 8) and (n,)."""
+    """Bright squares on black at random places, labelled by quadrant."""
     rng = np.random.default_rng(seed)
-    images, labels = np.zeros((n, 8, 8), np.uint8), rng.integers(0, 4, n).astype(np.uint8)
+    images, labels = np.zeros((n, 8, 8), np.uint8), rng.integers(0, 4, n)
     for image, label in zip(images, labels, strict=True):
         y, x = 4 * (label // 2) + rng.integers(0, 2), 4 * (label % 2) + rng.integers(0, 2)
         image[y : y + 3, x : x + 3] = 255
-    return images, labels
+    return Dataset(images, labels)
+
+
+SQUARES = Data("squares", pictures(), pictures(20, seed=1))
+CONFIG = Config.of(SQUARES, **OPTIONS)
+BITS_CONFIG = Config.of(SQUARES, diffusion="binomial", **OPTIONS)

@@ -15,10 +15,11 @@ import numpy as np
 
 from tinyddpm.data.files import write_atomically
 
-__all__ = ["CheckpointError", "save", "load"]
+__all__ = ["CheckpointError", "RUN_FILE", "checkpoint_path", "save", "load"]
 
 FORMAT = "tinyddpm checkpoint"
 VERSION = 1
+RUN_FILE = "checkpoint.npz"  # in the folder of a run
 _CONFIG = "config.json"
 # What reading a damaged zip or array raises, from a wrong CRC to a flag that says "encrypted".
 _DAMAGE = (
@@ -60,26 +61,29 @@ def save(path, arrays, config):
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def load(path, expect=None):
-    """Read a checkpoint: (arrays, config), in the order they were saved.
+def checkpoint_path(path):
+    """The checkpoint file at `path`: itself if it ends in .npz, else the one in a run's folder."""
+    path = Path(path)
+    return path if path.suffix == ".npz" and not path.is_dir() else path / RUN_FILE
 
-    Where `expect` is a dict, each of its keys must have that value in the saved configuration.
-    Raises CheckpointError saying what is wrong; for another configuration, which keys differ and how.
+
+def load(path):
+    """Read a checkpoint file, or the one in a run's folder: (arrays, config), in the order they were saved.
+
+    Raises CheckpointError saying what is wrong.
     """
+    path = checkpoint_path(path)
     try:
-        data = Path(path).read_bytes()
+        data = path.read_bytes()
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such checkpoint") from None
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             about = json.loads(archive.read(_CONFIG))
             _check_format(path, about)
-            arrays = {name: _read_array(archive, name) for name in about["arrays"]}
+            return {name: _read_array(archive, name) for name in about["arrays"]}, about["config"]
     except _DAMAGE as error:
         raise CheckpointError(f"{path}: damaged, cut short, or not a checkpoint ({error})") from error
-    if expect is not None:
-        _check_config(path, about["config"], expect)
-    return arrays, about["config"]
 
 
 def _storable(name, value):
@@ -103,14 +107,3 @@ def _check_format(path, about):
         raise CheckpointError(f"{path}: not a {FORMAT}")
     if about["version"] != VERSION:
         raise CheckpointError(f"{path}: format version {about['version']}, not {VERSION}, the one read here")
-
-
-def _check_config(path, config, expect):
-    expect = json.loads(json.dumps(expect))  # as it would have been saved: a tuple is a list
-    missing = object()
-    differ = [key for key, value in expect.items() if config.get(key, missing) != value]
-    if differ:
-        lines = [
-            f"  {key}: {config.get(key, '(not set)')!r} in the checkpoint, {expect[key]!r} asked for" for key in differ
-        ]
-        raise CheckpointError("\n".join([f"{path}: from another configuration:", *lines]))

@@ -1,250 +1,283 @@
-"""The command `tinyddpm`: train, sample, evaluate, plot, profile. Only arguments are handled here; run.py does the work."""
+"""The command `tinyddpm`: train, sample, evaluate, plot, profile. It reads arguments, calls the library and prints.
+
+The errors of the library say what is wrong; flags are named here only.
+"""
 
 import argparse
+import contextlib
+import os
+import shlex
+import shutil
+import subprocess
 import sys
-from dataclasses import replace
+from pathlib import Path
 
-__all__ = ["main"]
+__all__ = ["main", "answered", "command_line", "at_least"]
 
 
 def main(argv=None):
     """Run the command; returns the exit status: 0, 1 for an error (said in one line), 2 for wrong arguments."""
     arguments = _parser().parse_args(argv)
-    from tinyddpm.data.images import DataError
-    from tinyddpm.program.checkpoint import CheckpointError  # imported late, so that --help answers at once
+    return answered(arguments.command, arguments)
 
+
+def answered(command, *arguments):
+    """command(*arguments), with what a user can have done wrong said in one line: the exit status, 0, 1 or 130."""
+    from tinyddpm.data.images import DataError  # imported late, so that --help answers at once
+    from tinyddpm.program.checkpoint import CheckpointError
+    from tinyddpm.program.run import SavedElsewhere
+
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # None, or no text file: then it takes any character already
+            stream.reconfigure(errors="backslashreplace")
+    expected = (
+        CheckpointError,
+        DataError,
+        SavedElsewhere,
+        ValueError,
+        OSError,
+        RuntimeError,
+        ArithmeticError,
+        MemoryError,
+    )
     try:
-        arguments.command(arguments)
-    except (CheckpointError, DataError, ValueError, OSError, RuntimeError, FloatingPointError, MemoryError) as error:
-        print(f"tinyddpm: error: {error}", file=sys.stderr)
+        command(*arguments)
+    except expected as error:
+        print(f"tinyddpm: error: {error}{_hint(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("tinyddpm: stopped", file=sys.stderr)
+        return 130
     return 0
+
+
+def _hint(error):
+    return "; pass --resume, or another --out" if isinstance(error, FileExistsError) else ""
+
+
+def command_line(*words):
+    """A command of this program as it can be pasted into a shell, also where its virtual environment is not active."""
+    ours = Path(sys.executable).parent / "tinyddpm"
+    found = shutil.which("tinyddpm")
+    program = ["tinyddpm"] if found and os.path.samefile(found, shutil.which(ours) or sys.executable) else None
+    words = [*(program or [sys.executable, "-m", "tinyddpm"]), *map(str, words)]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+# ==== arguments ====
 
 
 def _parser():
     from nn import PRECISIONS
-    from tinyddpm.program.diffusions import PROCESSES
-    from tinyddpm.program.train import TrainConfig
+    from tinyddpm.program.config import Config
+    from tinyddpm.program.diffusions import DIFFUSIONS
     from tinyddpm.program.unet import PRESETS
-    from tinyddpm.reverse import SAMPLERS
-    from tinyddpm.schedule import SCHEDULES
+    from tinyddpm.samplers import SAMPLERS
 
     parser = argparse.ArgumentParser(prog="tinyddpm", description="Denoising diffusion, from the array up.")
     commands = parser.add_subparsers(required=True, metavar="command")
+
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="where to compute")
-    shared.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="fp32",
-        help="of matrix products on a GPU; all else is float32 (default fp32)",
-    )
-    shared.add_argument("--workers", type=_positive, help="processes on the CPU (default: one for every core)")
-    shared.add_argument("--seed", type=int, default=None, help="of everything random (default 0)")
+    shared.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of matrix products on a GPU")
+    shared.add_argument("--workers", type=at_least(1), help="processes on the CPU (default: one for every core)")
+    shared.add_argument("--seed", type=int, help="of everything random (default 0)")
     data = argparse.ArgumentParser(add_help=False)
-    data.add_argument(
-        "--data-dir", help="directory with the four MNIST files (default: $TINYDDPM_DATA, cache, download)"
-    )
+    data.add_argument("--data-dir", help="where the data set's files are (default: $TINYDDPM_DATA, cache, download)")
+    run = argparse.ArgumentParser(add_help=False)
+    run.add_argument("run", help="folder of a run, or a file of a saved model")
+    batch = argparse.ArgumentParser(add_help=False)
+    batch.add_argument("--batch", type=at_least(1), default=128, help="images at a time (default 128)")
 
-    default = TrainConfig()
+    default = Config()
     train = commands.add_parser("train", parents=[shared, data], help="train a model")
     train.set_defaults(command=_train)
-    train.add_argument("--out", required=True, help="directory of the run, e.g. runs/mnist")
+    train.add_argument("--out", required=True, help="folder of the run, e.g. runs/mnist")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out, exactly")
     amount = train.add_mutually_exclusive_group()
-    amount.add_argument("--steps", type=_positive, help="train until this many steps are done in all")
+    amount.add_argument("--steps", type=at_least(0), help="train until this many steps are done in all")
     amount.add_argument("--minutes", type=float, help="train for this long (default 10)")
-    train.add_argument("--data", choices=("auto", "mnist", "glyphs"), help="data set (default mnist)")
-    train.add_argument(
-        "--diffusion",
-        choices=PROCESSES,
-        help=f"noise on grey levels, or bits that flip (default {default.model.diffusion})",
-    )
-    train.add_argument("--preset", choices=PRESETS, help=f"size of the network (default {default.model.preset})")
-    train.add_argument(
-        "--schedule",
-        choices=SCHEDULES,
-        help="noise schedule (default "
-        + ", ".join(f"{process.default_schedule} for {name}" for name, process in PROCESSES.items())
-        + ")",
-    )
-    train.add_argument("--timesteps", type=_positive, help=f"T, the number of noisy steps (default {default.model.T})")
-    train.add_argument(
-        "--prediction",
-        help="what the network predicts (the first is the default): "
-        + ", ".join(f"{' or '.join(process.predictions)} for {name}" for name, process in PROCESSES.items()),
-    )
+    train.add_argument("--data", help="mnist (default), fashion-mnist, cifar10, glyphs, auto; a .npy, a .npz, a folder")
+    train.add_argument("--size", type=_size, help="HxW: make the images of a folder this large")
+    train.add_argument("--fit", choices=("crop", "stretch"), help="how --size does it (default crop)")
+    train.add_argument("--diffusion", choices=DIFFUSIONS, help="noise on levels, or bits that flip (default gaussian)")
+    train.add_argument("--preset", choices=PRESETS, help="size of the network (default: the one that fits the images)")
+    train.add_argument("--schedule", help=f"noise schedule (default {_defaults('default_schedule')})")
+    train.add_argument("--timesteps", dest="T", type=at_least(1), help=f"noisy steps (default {default.T})")
+    train.add_argument("--prediction", help=f"what the network predicts: {_defaults('predictions')}")
+    train.add_argument("--loss-weight", help=f"of the squared error: {_defaults('loss_weights')}")
+    train.add_argument("--min-snr-gamma", type=float, help=f"(default {default.min_snr_gamma})")
     train.add_argument("--unconditional", action="store_true", help="do not tell the network the labels")
-    train.add_argument("--batch", type=_positive, help=f"images a step (default {default.batch})")
+    train.add_argument("--batch", type=at_least(1), help=f"images a step (default {default.batch})")
     train.add_argument("--learning-rate", type=float, help=f"(default {default.learning_rate})")
-    train.add_argument("--decay-steps", type=int, help="step at which the learning rate reaches 0 (default: constant)")
+    train.add_argument("--decay-steps", type=at_least(0), help="step at which the rate reaches 0 (default: constant)")
 
-    sample = commands.add_parser("sample", parents=[shared], help="draw images with a trained model")
+    sample = commands.add_parser("sample", parents=[run, shared, batch], help="draw images with a trained model")
     sample.set_defaults(command=_sample)
-    sample.add_argument("run", help="directory of the run")
     sample.add_argument("--out", required=True, help="x.png for a grid, or x.npz for arrays `samples` and `labels`")
-    sample.add_argument("--n", type=_positive, default=64, help="how many (default 64)")
+    sample.add_argument("--n", type=at_least(1), default=64, help="how many (default 64)")
     which = sample.add_mutually_exclusive_group()
     which.add_argument("--labels", type=_integers, help="labels to go through in turn, e.g. 0,1,2")
-    which.add_argument("--label", type=int, help="one label for all")
-    sample.add_argument(
-        "--guidance", type=float, default=1.0, help="guidance scale towards the labels (default 1: plain)"
-    )
+    which.add_argument("--label", type=int, dest="labels", help="one label for all")
+    sample.add_argument("--guidance", type=float, default=1.0, help="guidance scale towards the labels (default 1)")
     sample.add_argument("--sampler", choices=SAMPLERS, default="ancestral", help="(default ancestral)")
-    sample.add_argument("--steps", type=_positive, help="timesteps to visit (default 100)")
-    sample.add_argument("--batch", type=_positive, default=128, help="images drawn at a time (default 128)")
+    sample.add_argument("--steps", type=at_least(1), help="timesteps to visit (default 100)")
 
-    evaluate = commands.add_parser("evaluate", parents=[shared, data], help="the bound on test images, in bits/dim")
+    evaluate = commands.add_parser("evaluate", parents=[run, shared, data, batch], help="the bound on test images")
     evaluate.set_defaults(command=_evaluate)
-    evaluate.add_argument("run", help="directory of the run")
-    evaluate.add_argument("--images", type=_positive, default=1000, help="test images (default 1000)")
-    evaluate.add_argument("--draws", type=_positive, default=4, help="timesteps drawn for each image (default 4)")
+    evaluate.add_argument("--images", type=at_least(2), default=1000, help="test images at most (default 1000)")
+    evaluate.add_argument("--draws", type=at_least(1), default=4, help="timesteps drawn for each image (default 4)")
     evaluate.add_argument("--variance", choices=("beta_tilde", "beta"), help="sigma_t^2 (default beta_tilde)")
-    evaluate.add_argument("--batch", type=_positive, default=128, help="images at a time (default 128)")
     evaluate.add_argument("--no-clip", action="store_true", help="do not clip x0_hat to [-1, 1]")
 
-    plot = commands.add_parser("plot", parents=[shared, data], help="draw the figures of a run")
+    plot = commands.add_parser("plot", parents=[run, shared, data], help="draw the figures of a run")
     plot.set_defaults(command=_plot)
-    plot.add_argument("run", help="directory of the run")
-    plot.add_argument("--out", help="where to draw (default: plots/ in the run)")
+    plot.add_argument("--out", help="where to draw (default: plots/ in the run's folder)")
 
     profile = commands.add_parser("profile", help="where the time of a training step goes, op by op")
     profile.set_defaults(command=_profile)
-    profile.add_argument("--preset", choices=PRESETS, default=default.model.preset, help="size of the network")
-    profile.add_argument("--batch", type=_positive, default=default.batch, help=f"(default {default.batch})")
+    profile.add_argument("--preset", choices=PRESETS, default="small", help="size of the network")
+    profile.add_argument("--batch", type=at_least(1), default=default.batch, help=f"(default {default.batch})")
     profile.add_argument("--out", help="a .png to draw the times into")
     return parser
 
 
-def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+def _defaults(attribute):
+    """What each diffusion accepts or takes by default, in words."""
+    from tinyddpm.program.diffusions import DIFFUSIONS
+
+    found = {name: getattr(diffusion, attribute) for name, diffusion in DIFFUSIONS.items()}
+    words = {name: value if isinstance(value, str) else " or ".join(value) for name, value in found.items()}
+    return ", ".join(f"{value} for {name}" for name, value in words.items())
+
+
+def at_least(low):
+    """The type of an argument that is an integer of at least `low`."""
+
+    def integer(text):
+        value = int(text)
+        if value < low:
+            raise argparse.ArgumentTypeError(f"must be at least {low}, got {value}")
+        return value
+
+    return integer
 
 
 def _integers(text):
     return [int(part) for part in text.split(",")]
 
 
+def _size(text):
+    height, width = (int(part) for part in text.lower().split("x"))
+    return height, width
+
+
+def _compute(arguments):
+    from tinyddpm.program.compute import Compute
+
+    return Compute(arguments.device, arguments.workers, arguments.precision)
+
+
+def _where(arguments):
+    """The options that say where a run was and where its data are, other than the defaults: to be printed."""
+    given = {name: getattr(arguments, name, None) for name in ("device", "precision", "workers", "data_dir")}
+    defaults = {"device": "cpu", "precision": "fp32"}
+    given = {name: value for name, value in given.items() if value not in (None, defaults.get(name))}
+    return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
+# ==== commands ====
+
+
 def _train(arguments):
+    from tinyddpm.data.load import load_data
     from tinyddpm.program import run
+    from tinyddpm.program.train import read
 
-    config = _configuration(arguments)
-    minutes = arguments.minutes
-    if arguments.steps is None and minutes is None:
-        minutes = 10.0
-    run.train_run(
-        arguments.out,
-        config,
-        arguments.steps,
-        minutes,
-        arguments.resume,
-        arguments.device,
-        arguments.data_dir,
-        arguments.workers,
-        arguments.precision,
+    names = ("diffusion", "preset", "schedule", "T", "prediction", "loss_weight", "min_snr_gamma")
+    names += ("batch", "learning_rate", "decay_steps", "seed")
+    options = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    options |= {"classes": 0} if arguments.unconditional else {}
+    before = read(arguments.out)[0] if arguments.resume else None
+    if before and options.get("diffusion", before.diffusion) != before.diffusion:
+        raise ValueError(f"{arguments.out} is a run of {before.diffusion} diffusion: leave --diffusion out")
+    minutes = 10.0 if arguments.steps is None and arguments.minutes is None else arguments.minutes
+    compute = _compute(arguments)
+    name, given = (before.data, before.data_options) if before else ("mnist", {})
+    given = {**given, **{name: getattr(arguments, name) for name in ("size", "fit") if getattr(arguments, name)}}
+    data = load_data(arguments.data or name, arguments.data_dir, **given)
+    amount = {"steps": arguments.steps, "minutes": minutes}
+    _, stopped = run.train_run(
+        data, compute, arguments.out, resume=arguments.resume, **amount, data_options=given, **options
     )
-    print(f"next: tinyddpm sample {arguments.out} --out samples.png")
-
-
-def _configuration(arguments):
-    """What was asked for, over the defaults; when resuming, over the configuration of the run."""
-    from tinyddpm.program.model import ModelConfig
-    from tinyddpm.program.run import run_config
-    from tinyddpm.program.train import TrainConfig
-
-    asked = {
-        "data": arguments.data,
-        "batch": arguments.batch,
-        "learning_rate": arguments.learning_rate,
-        "decay_steps": arguments.decay_steps,
-        "seed": arguments.seed,
-    }
-    asked_model = {
-        "diffusion": arguments.diffusion,
-        "preset": arguments.preset,
-        "schedule": arguments.schedule,
-        "T": arguments.timesteps,
-        "prediction": arguments.prediction,
-        "classes": 0 if arguments.unconditional else None,
-        "seed": arguments.seed,
-    }
-    if arguments.resume:
-        before = run_config(arguments.out)
-        if arguments.diffusion not in (None, before.model.diffusion):
-            raise ValueError(
-                f"{arguments.out} is a run of {before.model.diffusion} diffusion: leave --diffusion out, or "
-                "take another --out"
-            )
-    else:
-        before = TrainConfig(ModelConfig(**_given({"diffusion": arguments.diffusion})))  # with the defaults of that one
-    return replace(before, model=replace(before.model, **_given(asked_model)), **_given(asked))
-
-
-def _given(options):
-    return {key: value for key, value in options.items() if value is not None}
+    print(f"saved in {arguments.out}")
+    if stopped:
+        amount = [word for name, value in amount.items() if value is not None for word in (f"--{name}", f"{value:g}")]
+        again = command_line("train", "--out", arguments.out, "--resume", *amount, *_where(arguments))
+        print(f"stopped; go on with: {again}")
+    print(f"next: {command_line('sample', arguments.out, '--out', 'samples.png')}")
 
 
 def _sample(arguments):
-    from tinyddpm.program import run
+    import numpy as np
 
-    labels = arguments.labels if arguments.label is None else [arguments.label]
-    run.sample_run(
-        arguments.run,
-        arguments.out,
-        arguments.n,
-        labels,
-        arguments.guidance,
-        arguments.sampler,
-        arguments.steps,
-        arguments.seed or 0,
-        arguments.device,
-        arguments.workers,
-        arguments.precision,
-        arguments.batch,
-    )
+    from tinyddpm.data.files import write_atomically
+    from tinyddpm.program import plots
+    from tinyddpm.program.train import load_on
+
+    out = Path(arguments.out)
+    if out.suffix not in (".png", ".npz"):
+        raise ValueError(f"--out must end in .png or .npz, got {out}")
+    if out.suffix == ".png":
+        plots.drawing_works()
+    with write_atomically(out) as file:  # before the work is done: a folder that cannot be written is said at once
+        model = load_on(_compute(arguments), arguments.run)
+        labels = model.labels(arguments.labels, arguments.n)
+        options = {"guidance_scale": arguments.guidance, "sampler": arguments.sampler, "steps": arguments.steps}
+        images = model.sample(arguments.n, labels, seed=arguments.seed or 0, batch=arguments.batch, **options)
+        if out.suffix == ".png":
+            file.write(plots.png(plots.grid(images, max(1, round(arguments.n**0.5)))))
+        else:
+            np.savez_compressed(file, samples=images, **({} if labels is None else {"labels": labels}))
+    print(f"{arguments.n} images in {out}")
+
+
+def _test_images(arguments, config):
+    from tinyddpm.data.load import load_data
+
+    return load_data(config.data, arguments.data_dir, **config.data_options).test
 
 
 def _evaluate(arguments):
-    from tinyddpm.program import run
+    from tinyddpm.program.train import load_on
 
-    run.evaluate_run(
-        arguments.run,
-        arguments.images,
-        arguments.draws,
-        arguments.variance,
-        False if arguments.no_clip else None,
-        arguments.seed or 0,
-        arguments.device,
-        arguments.data_dir,
-        arguments.workers,
-        arguments.precision,
-        arguments.batch,
-    )
+    model = load_on(_compute(arguments), arguments.run)
+    test = _test_images(arguments, model.config)
+    choices = {} if arguments.variance is None else {"variance": arguments.variance}
+    choices |= {"clip": None} if arguments.no_clip else {}
+    options = {"draws": arguments.draws, "seed": arguments.seed or 0, "batch": arguments.batch}
+    print(model.evaluate(test[: arguments.images], **options, **choices))
 
 
 def _plot(arguments):
-    from tinyddpm.program import run
+    from tinyddpm.program import figures, plots
+    from tinyddpm.program.checkpoint import checkpoint_path
+    from tinyddpm.program.train import load_on, read
 
-    for path in run.plot_run(
-        arguments.run,
-        arguments.out,
-        arguments.device,
-        arguments.data_dir,
-        seed=arguments.seed or 0,
-        workers=arguments.workers,
-        precision=arguments.precision,
-    ):
+    plots.drawing_works()
+    model = load_on(_compute(arguments), arguments.run)
+    out = checkpoint_path(arguments.run).parent / "plots" if arguments.out is None else Path(arguments.out)
+    losses = read(arguments.run)[1].get("losses", ())
+    test = _test_images(arguments, model.config)
+    for path in plots.save_all(out, figures.all_figures(model, test, losses, seed=arguments.seed or 0)):
         print(path)
 
 
 def _profile(arguments):
-    from tinyddpm.program.model import ModelConfig
+    from tinyddpm.program.config import Config
     from tinyddpm.program.profile import profile_step
-    from tinyddpm.program.train import TrainConfig
 
-    profile_step(TrainConfig(ModelConfig(preset=arguments.preset), batch=arguments.batch), arguments.out)
+    profile_step(Config(preset=arguments.preset, batch=arguments.batch), arguments.out)
 
 
 if __name__ == "__main__":

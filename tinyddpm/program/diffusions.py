@@ -1,8 +1,8 @@
-"""What a diffusion is to the program: the Gaussian one, and the binomial one of bits. Next: model.py.
+"""What a diffusion is to the program: the Gaussian one, and the binomial one of bits. Next: config.py.
 
-Their mathematics is in modules of its own (forward.py to bound.py, and binomial.py). Here each says, with the same
-methods, what the network, the trainer, the evaluation and the pictures have to know: how images become x_0, what the
-noise is, what the network is fed and what its output means, the loss, the sampler, and the three terms of the bound.
+Their mathematics is in modules of its own (forward.py to bound.py, and theory/binomial.py). Each class here says, with
+the same methods, what the network, the trainer, the evaluation and the pictures have to know: how images become x_0,
+what the noise is, what the network is fed and what its output means, the loss, the sampler, and the bound's terms.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,13 @@ import numpy as np
 import nn
 from tinyddpm import bound, forward, reverse
 from tinyddpm.data.images import from_bits, from_model, to_bits, to_model
-from tinyddpm.loss import l_simple
+from tinyddpm.loss import TRAINING_WEIGHTS, l_simple, training_weight
 from tinyddpm.prediction import convert, eps_from_x0, x0_from
-from tinyddpm.schedule import named_schedule
+from tinyddpm.samplers import SAMPLERS
+from tinyddpm.schedule import SCHEDULES
 from tinyddpm.theory import binomial
 
-__all__ = ["GaussianProcess", "BinomialProcess", "PROCESSES", "BoundTerms"]
+__all__ = ["GaussianDiffusion", "BinomialDiffusion", "DIFFUSIONS", "BoundTerms"]
 
 
 @dataclass(frozen=True)
@@ -35,21 +36,36 @@ class BoundTerms:
     settings: str
 
 
-class GaussianProcess:
-    """Noise is added to grey levels; the network predicts v, eps or x_0."""
+class GaussianDiffusion:
+    """Noise is added to grey levels; the network predicts v, eps or x_0.
+
+    schedule: a NoiseSchedule. prediction: one of `predictions`. loss_weight: a name in TRAINING_WEIGHTS, with its gamma,
+    or a function weight(schedule, prediction, t) -> like t, in float64.
+    """
 
     predictions = ("v", "eps", "x0")  # the first is the default
-    default_schedule = "cosine"
-    sampler_for_few_steps = "ddim"
+    schedules, default_schedule = SCHEDULES, "cosine"
+    loss_weights = tuple(TRAINING_WEIGHTS)
+    samplers, sampler_for_few_steps = SAMPLERS, "ddim"
     loss_name = "mean squared error"
     simple_loss_name = r"$\|\epsilon - \hat\epsilon\|^2$ / d"
 
     data, pictures = staticmethod(to_model), staticmethod(from_model)  # uint8 images to x_0, and back from any x
     noise = staticmethod(nn.random.normal)
-    loss = staticmethod(nn.mse)  # of the network's output and what `loss_inputs` returns, run in worker processes
 
-    def __init__(self, schedule, T, prediction):
-        self.schedule, self.prediction = named_schedule(schedule, T), prediction
+    def __init__(self, schedule, prediction="v", loss_weight="simple", gamma=5.0):
+        self.schedule, self.prediction, self.weights = schedule, prediction, None
+        if loss_weight != "simple":
+            t = np.arange(1, schedule.T + 1)
+            if callable(loss_weight):
+                weights = np.asarray(loss_weight(schedule, prediction, t), np.float64)
+            else:
+                weights = training_weight(schedule, loss_weight, prediction, t, gamma)
+            if weights.shape != (schedule.T,) or not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
+                raise ValueError(f"a loss weight gives T = {schedule.T} finite numbers of at least 0, got {weights}")
+            self.weights = np.append(
+                0.0, weights / weights.mean()
+            )  # of mean 1, so that a learning rate keeps its meaning
 
     def start(self, noise):
         """x_T to start a sampler from."""
@@ -64,8 +80,17 @@ class GaussianProcess:
         return xt
 
     def loss_inputs(self, x0, xt, t, noise):
-        """The arrays that `loss` takes beside the network's output: here its target. (E23, E24)"""
-        return (convert(self.schedule, noise, xt, t, "eps", self.prediction),)
+        """The arrays that `loss` takes beside the network's output: its target, and roots of weights. (E22-E24)"""
+        target = convert(self.schedule, noise, xt, t, "eps", self.prediction)
+        if self.weights is None:
+            return target, None
+        root = nn.to_device(np.sqrt(self.weights[t]).astype(np.float32).reshape(-1, 1, 1, 1), nn.array_module(xt))
+        return target * root, root
+
+    @staticmethod
+    def loss(output, target, root):
+        """The mean of weight ||target - output||^2, a scalar Tensor. root: square roots of the weights, or None."""
+        return nn.mse(output if root is None else output * root, target)
 
     def x0_hat(self, output, xt, t):
         """The x_0 that the network's output stands for."""
@@ -75,30 +100,33 @@ class GaussianProcess:
         """The mean squared error of eps: (N,). (E23)"""
         return l_simple(noise, eps_from_x0(self.schedule, x0_hat, xt, t))
 
-    def sample(self, denoise, schedule, x_T, noise, sampler, progress=None, keep=None):
-        """As `reverse.sample`."""
-        return reverse.sample(
-            denoise, schedule, x_T, noise, sampler, clip=sampler != "ancestral_eps", progress=progress, keep=keep
-        )
+    def reverse(self, denoise, schedule, x_T, noise, step):
+        """As `reverse.reverse_process`, with x_0 kept within the range of images."""
+        return reverse.reverse_process(denoise, schedule, x_T, noise, step, clip=(-1.0, 1.0))
 
-    def bound(self, variance=None, clip=None):
+    def last(self, x0, noise):
+        """The image at the end of the chain: x_0 is the mean of the last step."""
+        return x0
+
+    def bound(self, variance=None, clip=(-1.0, 1.0)):
         """The terms of the bound, `BoundTerms`. (E14)
 
-        variance: sigma_t^2, see `reverse.variance_table` (default "beta_tilde"). clip: whether x0_hat is clipped to
-        [-1, 1] (default True).
+        variance: sigma_t^2, see `reverse.variance_table` (default "beta_tilde"). clip: the range that x0_hat is clipped
+        to, or None.
         """
-        variance, clip = variance or "beta_tilde", clip is None or clip
+        variance = variance or "beta_tilde"
         at_1 = "beta_tilde_2" if variance == "beta_tilde" else "beta_1"
-        options = {"variance": variance, "clip": (-1.0, 1.0) if clip else None}
+        options = {"variance": variance, "clip": clip}
         return BoundTerms(
             partial(bound.prior_term, self.schedule),
             partial(bound.denoising_term, self.schedule, **options),
             partial(bound.reconstruction_term, self.schedule, **options),
-            f"sigma_t^2 = {variance}_t ({at_1} at t = 1); x0_hat {'clipped to [-1, 1]' if clip else 'not clipped'}",
+            f"sigma_t^2 = {variance}_t ({at_1} at t = 1); x0_hat "
+            + ("not clipped" if clip is None else f"clipped to [{clip[0]:g}, {clip[1]:g}]"),
         )
 
 
-class BinomialProcess:
+class BinomialDiffusion:
     """Bits flip until they are fair coins; the network says how likely each bit of x_0 is 1. (E33)
 
     Its output is the log odds of that given all *other* bits of x_t; what the bit of x_t itself says is added to it.
@@ -109,15 +137,16 @@ class BinomialProcess:
     predictions = ("logit",)
     # The signal in a bit is alpha_bar, not its root as for a Gaussian. Under "cosine" the noisiest quarter of the steps
     # carries a fortieth of the bound, and training on them is wasted; under "even", a twelfth.
-    default_schedule = "even"
-    sampler_for_few_steps = "ancestral"
+    schedules, default_schedule = SCHEDULES, "even"
+    loss_weights = ("simple",)
+    samplers, sampler_for_few_steps = {"ancestral": lambda: binomial.ancestral_step}, "ancestral"
     loss_name = simple_loss_name = "cross entropy, nats a pixel"
 
     data, pictures = staticmethod(to_bits), staticmethod(from_bits)
     noise = staticmethod(nn.random.uniform)
 
-    def __init__(self, schedule, T, prediction):
-        self.schedule = named_schedule(schedule, T)
+    def __init__(self, schedule, prediction="logit", loss_weight="simple", gamma=None):
+        self.schedule, self.prediction = schedule, prediction
 
     def start(self, noise):
         """x_T to start a sampler from: fair coins."""
@@ -153,18 +182,20 @@ class BinomialProcess:
         """The cross entropy of the bits, a pixel: (N,). (E23)"""
         return binomial.bit_cross_entropy(x0, x0_hat)
 
-    def sample(self, denoise, schedule, x_T, noise, sampler, progress=None, keep=None):
-        """As `binomial.sample`. ValueError for a sampler but "ancestral"."""
-        if sampler != "ancestral":
-            raise ValueError(f"binomial diffusion has one sampler, ancestral; got {sampler!r}")
-        return binomial.sample(denoise, schedule, x_T, noise, progress, keep)
+    def reverse(self, denoise, schedule, x_T, noise, step):
+        """As `reverse.reverse_process`."""
+        return reverse.reverse_process(denoise, schedule, x_T, noise, step)
 
-    def bound(self, variance=None, clip=None):
-        """The terms of the bound, `BoundTerms`. It has no options: ValueError if one is given. (E14, E33)"""
-        if variance is not None or clip is not None:
+    def last(self, x0, noise):
+        """The image at the end of the chain: the last step leaves the mean, of which bits are drawn."""
+        return (noise < x0).astype(noise.dtype)
+
+    def bound(self, **choices):
+        """The terms of the bound, `BoundTerms`. There is nothing to choose: ValueError if anything is. (E14, E33)"""
+        if choices:
             raise ValueError(
-                "binomial diffusion has no variance to choose and no x0_hat to clip: leave both out "
-                f"(they are options of gaussian diffusion), got variance {variance!r}, clip {clip}"
+                "binomial diffusion has no variance to choose and no x0_hat to clip: leave both out (they are options of "
+                f"gaussian diffusion), got {choices}"
             )
         term = partial(binomial.denoising_term, self.schedule)
         return BoundTerms(
@@ -175,4 +206,4 @@ class BinomialProcess:
         )
 
 
-PROCESSES = {"gaussian": GaussianProcess, "binomial": BinomialProcess}
+DIFFUSIONS = {"gaussian": GaussianDiffusion, "binomial": BinomialDiffusion}

@@ -6,7 +6,8 @@ import numpy as np
 
 import nn
 from tinyddpm.bound import bits_per_dim
-from tinyddpm.program.model import enough_memory
+from tinyddpm.data.progress import progress as progress_bar
+from tinyddpm.program.compute import enough_memory
 
 __all__ = ["Evaluation", "evaluate", "loss_per_timestep"]
 
@@ -16,7 +17,7 @@ class Evaluation:
     """The bound's terms in bits/dim, averaged over images, and the standard error of their sum. (E14)
 
     prior: L_T. denoising: the sum of L_1..L_{T-1}. reconstruction: L_0. images, draws: what was averaged over.
-    settings: the process's, in words.
+    settings: the diffusion's, in words.
     """
 
     prior: float
@@ -32,23 +33,35 @@ class Evaluation:
         """The bound: their sum."""
         return self.prior + self.denoising + self.reconstruction
 
+    def __str__(self):
+        return (
+            f"bits/dim on {self.images} images, {self.draws} timesteps each; no label given to the network;\n"
+            f"{self.settings}\n"
+            f"  L_T        {self.prior:.6f}   (prior)\n"
+            f"  L_1:T-1    {self.denoising:.4f}     (denoising)\n"
+            f"  L_0        {self.reconstruction:.4f}     (reconstruction)\n"
+            f"  sum        {self.total:.4f} +- {self.standard_error:.4f}"
+        )
 
-def evaluate(model, images, labels=None, draws=4, variance=None, clip=None, seed=0, batch=128, progress=iter):
+    __repr__ = __str__
+
+
+def evaluate(model, images, labels=None, draws=4, seed=0, batch=128, progress=progress_bar, **choices):
     """Estimate the bound of `model` on uint8 `images` (N, H, W): an `Evaluation`.
 
     The sum over t = 2..T is estimated, without bias, from `draws` timesteps an image, one from each part of the range
-    (E36). variance, clip: as the `bound` of the model's process; ValueError if it has no such choice. progress: wraps
-    the loop over batches, as tqdm.
+    (E36). choices: `variance` and `clip`, as the diffusion's `bound` takes them; ValueError if it has no such choice.
+    progress: wraps the loop over batches, as tqdm.
     """
     if len(images) < 2 or draws < 1:
         raise ValueError(f"at least 2 images and 1 draw are needed, got {len(images)} and {draws}")
-    T, bound = model.schedule.T, model.process.bound(variance, clip)
+    T, bound = model.schedule.T, model.diffusion.bound(**choices)
     dimensions = int(np.prod(model.config.image))
     terms = []
-    for start in progress(range(0, len(images), batch)):
+    for start in progress(range(0, len(images), batch), desc="evaluating"):
         rows = np.arange(start, min(start + batch, len(images)))
-        x0 = model.process.data(nn.to_device(images[rows], model.xp))
-        denoise = model.denoiser(None if labels is None else np.asarray(labels)[rows].astype(np.int64))
+        x0 = model.x0(images[rows])
+        denoise = model.denoiser(None if labels is None else np.asarray(labels)[rows])
         with enough_memory("evaluating", len(rows)):
             reconstruction = bound.reconstruction(denoise, x0, model.noise(seed, "L_0", 0, rows))
             denoising = 0 * reconstruction
@@ -69,16 +82,16 @@ def _stratum(seed, draw, draws, rows, T):
     return 2 + np.floor((T - 1) * (draw + u) / draws).astype(np.int64)
 
 
-def loss_per_timestep(model, images, labels=None, points=20, seed=0, progress=iter):
-    """The process's simple loss at `points` timesteps spread over 1..T: (t (points,), loss (points,)). (E23)"""
+def loss_per_timestep(model, images, labels=None, points=20, seed=0, progress=progress_bar):
+    """The diffusion's simple loss at `points` timesteps spread over 1..T: (t (points,), loss (points,)). (E23)"""
     T = model.schedule.T
     timesteps = np.unique(np.linspace(1, T, points).round().astype(int))
     rows = np.arange(len(images))
-    x0 = model.process.data(nn.to_device(images, model.xp))
-    denoise = model.denoiser(None if labels is None else np.asarray(labels).astype(np.int64))
+    x0 = model.x0(images)
+    denoise = model.denoiser(labels)
     losses = []
-    for t in progress(timesteps):
+    for t in progress(timesteps, desc="the loss per timestep"):
         noise = model.noise(seed, "loss per t", int(t), rows)
-        xt = model.process.q_sample(x0, int(t), noise)
-        losses.append(float(model.process.simple_loss(x0, xt, int(t), noise, denoise(xt, int(t))).mean()))
+        xt = model.diffusion.q_sample(x0, int(t), noise)
+        losses.append(float(model.diffusion.simple_loss(x0, xt, int(t), noise, denoise(xt, int(t))).mean()))
     return timesteps, np.array(losses)

@@ -1,15 +1,26 @@
-"""Pictures: digits in grids and strips, schedule and loss curves, the bound's terms, a GIF. Next: cli.py.
+"""Pictures: images in grids and strips, schedule and loss curves, the bound's terms, a GIF. Next: figures.py.
 
 matplotlib and Pillow draw; both come with the extra `demo` and are imported when the first picture is asked for.
-Images are uint8 (N, H, W), and black is always 0: nothing is rescaled one image at a time, which would hide errors.
+Images are uint8, (N, H, W) or (N, H, W, 3), and black is always 0: nothing is rescaled one image at a time, which would
+hide errors. Functions return a figure, which shows itself in a notebook; `save_figure` writes it to a file.
 """
+
+import io
 
 import numpy as np
 
 from tinyddpm.data.files import write_atomically
 
-__all__ = ["grid", "save_png", "save_gif", "real_and_generated", "strip", "schedule_curves", "loss_curve"]
-__all__ += ["loss_by_timestep", "bound_terms", "time_by_op"]
+__all__ = ["Pictures", "grid", "png", "save_png", "save_gif", "save_figure", "save_all", "drawing_works"]
+__all__ += [
+    "real_and_generated",
+    "strip",
+    "schedule_curves",
+    "loss_curve",
+    "loss_by_timestep",
+    "bound_terms",
+    "time_by_op",
+]
 
 _INK, _ACCENT, _MUTED = "#1f2933", "#d1495b", "#30638e"
 
@@ -24,34 +35,55 @@ def _import(module, package):
         raise RuntimeError(f"drawing needs {package}: pip install 'tinyddpm[demo]'") from error
 
 
+def drawing_works():
+    """RuntimeError, saying what to install, where Pillow or matplotlib is missing: to be asked before the work is done."""
+    _import("PIL.Image", "Pillow")
+    _import("matplotlib.figure", "matplotlib")
+
+
 # ==== images ====
 
 
+class Pictures(np.ndarray):
+    """uint8 images (N, H, W) or (N, H, W, 3) that show themselves as a picture in a notebook; an array all the same."""
+
+    def _repr_png_(self):
+        if self.dtype != np.uint8 or self.ndim not in (3, 4) or not self.size:  # after indexing or arithmetic
+            return None
+        return png(grid(self, max(1, round(len(self) ** 0.5))))
+
+
 def grid(images, columns, gap=2, scale=3):
-    """uint8 images (N, H, W) in rows of `columns`, `gap` pixels apart, each pixel scale x scale: one (H', W') image."""
+    """uint8 images in rows of `columns`, `gap` pixels apart, each pixel scale x scale: one image (H', W') or (H', W', 3)."""
     images = np.asarray(images)
-    if images.ndim != 3 or images.dtype != np.uint8 or columns < 1:
-        raise ValueError(
-            f"grid takes uint8 images (N, H, W) and columns >= 1, got {images.dtype} {images.shape}, {columns}"
-        )
-    n, h, w = images.shape
+    colour = images.ndim == 4 and images.shape[3] == 3
+    if not (images.ndim == 3 or colour) or images.dtype != np.uint8 or columns < 1:
+        given = f"{images.dtype} {images.shape} in {columns} columns"
+        raise ValueError(f"grid takes uint8 images (N, H, W) or (N, H, W, 3) and columns >= 1, got {given}")
+    n, h, w = images.shape[:3]
     rows = -(-n // columns)
-    canvas = np.full((rows * (h + gap) + gap, columns * (w + gap) + gap), 40, np.uint8)
+    canvas = np.full((rows * (h + gap) + gap, columns * (w + gap) + gap, *images.shape[3:]), 40, np.uint8)
     for i, image in enumerate(images):
         y, x = gap + (i // columns) * (h + gap), gap + (i % columns) * (w + gap)
         canvas[y : y + h, x : x + w] = image
     return canvas.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
+def png(image):
+    """The bytes of a PNG file of a uint8 image (H, W) or (H, W, 3)."""
+    file = io.BytesIO()
+    _import("PIL.Image", "Pillow").fromarray(np.asarray(image)).save(file, format="PNG")
+    return file.getvalue()
+
+
 def save_png(path, image):
-    """Write a uint8 image (H, W) to `path`."""
-    pillow = _import("PIL.Image", "Pillow")
+    """Write a uint8 image (H, W) or (H, W, 3) to `path`."""
     with write_atomically(path) as file:
-        pillow.fromarray(image).save(file, format="PNG")
+        file.write(png(image))
 
 
 def save_gif(path, frames, milliseconds=80, hold=1500):
-    """Write uint8 images (H, W) as an endless GIF; the last one stays for `hold` milliseconds."""
+    """Write uint8 images, all of one size, as an endless GIF; the last one stays for `hold` milliseconds."""
     pillow = _import("PIL.Image", "Pillow")
     first, *rest = [pillow.fromarray(frame) for frame in frames]
     times = [milliseconds] * len(rest) + [hold]
@@ -63,13 +95,30 @@ def save_gif(path, frames, milliseconds=80, hold=1500):
 
 
 def _figure(width, height):
-    """A figure that needs no display."""
-    return _import("matplotlib.figure", "matplotlib").Figure(figsize=(width, height), layout="constrained")
+    """A figure that needs no display, and shows itself in a notebook."""
+    figure = _import("matplotlib.figure", "matplotlib").Figure(figsize=(width, height), layout="constrained")
+    figure._repr_png_ = lambda: _png(figure)
+    return figure
 
 
-def _save(figure, path):
+def _png(figure):
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    return file.getvalue()
+
+
+def save_figure(path, figure):
+    """Write a figure to `path`, as PNG."""
     with write_atomically(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+        file.write(_png(figure))
+
+
+def save_all(folder, figures):
+    """Write {name: figure, or the frames of a GIF} into `folder`; yields each path when it is written."""
+    for name, figure in figures.items():
+        path = folder / f"{name}.{'gif' if isinstance(figure, list) else 'png'}"
+        (save_gif if isinstance(figure, list) else save_figure)(path, figure)
+        yield path
 
 
 def _show(axes, image, title):
@@ -85,17 +134,17 @@ def _plain(axes, xlabel, ylabel, title):
     axes.grid(alpha=0.25)
 
 
-def real_and_generated(path, real, generated, columns=8, titles=("real", "generated")):
-    """Two grids side by side, both uint8 (N, H, W), in rows of `columns` (one row a class, if sorted so)."""
+def real_and_generated(real, generated, columns=8, titles=("real", "generated")):
+    """Two grids side by side, both uint8 images, in rows of `columns` (one row a class, if sorted so)."""
     figure = _figure(10, 0.62 * max(len(real), len(generated)) / columns + 0.5)
     left, right = figure.subplots(1, 2)
     _show(left, grid(real, columns, scale=2), titles[0])
     _show(right, grid(generated, columns, scale=2), titles[1])
-    _save(figure, path)
+    return figure
 
 
-def strip(path, rows, timesteps, title):
-    """Rows of images against the timestep. rows: uint8 (R, S, H, W). timesteps: S numbers, one for each column."""
+def strip(rows, timesteps, title):
+    """Rows of images against the timestep. rows: uint8 (R, S, H, W) or (R, S, H, W, 3). timesteps: S numbers, one for each column."""
     count, columns = rows.shape[:2]
     figure = _figure(1.05 * columns, 1.05 * count + 0.8)
     axes = figure.subplots()
@@ -107,10 +156,10 @@ def strip(path, rows, timesteps, title):
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set_title(title, fontsize=11, color=_INK)
-    _save(figure, path)
+    return figure
 
 
-def schedule_curves(path, schedules, used=None):
+def schedule_curves(schedules, used=None):
     """beta, alpha_bar and log-SNR against t / T for {name: NoiseSchedule}; the one named `used` stands out."""
     figure = _figure(11, 3.2)
     panels = zip(
@@ -128,10 +177,10 @@ def schedule_curves(path, schedules, used=None):
         if table == "beta":
             axes.set_yscale("log")
     axes.legend(fontsize=8, frameon=False)
-    _save(figure, path)
+    return figure
 
 
-def loss_curve(path, losses, batch, name):
+def loss_curve(losses, batch, name):
     """The training loss of every step, and its running mean, on a logarithmic axis. name: what loss it is."""
     losses = np.asarray(losses)
     figure = _figure(7, 3.6)
@@ -144,20 +193,20 @@ def loss_curve(path, losses, batch, name):
     axes.set_yscale("log")
     _plain(axes, f"step ({batch} images each)", name, "training loss")
     axes.legend(fontsize=8, frameon=False)
-    _save(figure, path)
+    return figure
 
 
-def loss_by_timestep(path, timesteps, losses, name):
+def loss_by_timestep(timesteps, losses, name):
     """The simple loss, of that name, at each of some timesteps."""
     figure = _figure(7, 3.6)
     axes = figure.subplots()
     axes.plot(timesteps, losses, "o-", color=_MUTED, markersize=4)
     axes.set_yscale("log")
     _plain(axes, "t", name, "the loss at each timestep, on test images")
-    _save(figure, path)
+    return figure
 
 
-def bound_terms(path, evaluation):
+def bound_terms(evaluation):
     """The three terms of the bound as bars, in bits/dim."""
     names = ["$L_T$\nprior", "$L_{1:T-1}$\ndenoising", "$L_0$\nreconstruction", "sum"]
     values = [evaluation.prior, evaluation.denoising, evaluation.reconstruction, evaluation.total]
@@ -166,10 +215,10 @@ def bound_terms(path, evaluation):
     bars = axes.bar(names, values, color=[_MUTED, _MUTED, _MUTED, _ACCENT])
     axes.bar_label(bars, fmt="%.3g", fontsize=9)
     _plain(axes, "", "bits/dim", f"the bound on {evaluation.images} test images\n{evaluation.settings}")
-    _save(figure, path)
+    return figure
 
 
-def time_by_op(path, times, total, shown=14):
+def time_by_op(times, total, shown=14):
     """The largest of [(op, seconds)] as bars, beside all the others together; `total` is the whole step's seconds."""
     largest = times[:shown]
     largest = [*largest, ("all else", total - sum(seconds for _, seconds in largest))]
@@ -179,4 +228,4 @@ def time_by_op(path, times, total, shown=14):
     bars = axes.barh(names, [1e3 * s for s in seconds], color=_MUTED)
     axes.bar_label(bars, [f"{s / total:.0%}" for s in seconds], fontsize=8, padding=3)
     _plain(axes, "ms", "", f"where a training step goes ({1e3 * total:.0f} ms on one thread)")
-    _save(figure, path)
+    return figure

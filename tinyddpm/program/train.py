@@ -4,79 +4,54 @@ Everything random is a function of (seed, step): which images, which timesteps, 
 So a run that is stopped and resumed makes the very steps it would have made, bit for bit on the same device.
 """
 
+import contextlib
+import math
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import replace
 
 import numpy as np
 
 import nn
-from nn import random as counter_random
+from tinyddpm.loss import stratified_timesteps
 from tinyddpm.program import checkpoint
-from tinyddpm.program.model import DiffusionModel, ModelConfig, enough_memory, timesteps_for
+from tinyddpm.program.compute import Compute, enough_memory
+from tinyddpm.program.config import OWN, Config
+from tinyddpm.program.model import Model
+from tinyddpm.schedule import NoiseSchedule
 
-__all__ = ["TrainConfig", "Trainer", "load_config", "load_model"]
+__all__ = ["Trainer", "save", "load", "load_on", "read"]
 
 READ_EVERY = 50  # steps between two readings of the losses on a GPU: to read one is to wait for all that is queued
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """How a model is trained. data: the name of the data set. null_rate: how often a label is hidden, for guidance.
-
-    decay_steps: 0 for a constant learning rate after warm-up, else the step at which a linear decay reaches 0.
-    """
-
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: str = "mnist"
-    batch: int = 64
-    learning_rate: float = 2e-3
-    warmup_steps: int = 100
-    decay_steps: int = 0
-    gradient_limit: float = 1.0
-    ema_decay: float = 0.999
-    null_rate: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.batch < 1 or self.learning_rate <= 0 or self.warmup_steps < 0 or not 0 <= self.null_rate < 1:
-            raise ValueError(f"batch >= 1, learning_rate > 0, warmup_steps >= 0 and 0 <= null_rate < 1, got {self}")
-
-    def as_dict(self):
-        """The fields, as JSON can hold them."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values):
-        """The inverse of `as_dict`. ValueError for an unknown or missing field, of the model's too."""
-        return _from_fields(cls, {**values, "model": _from_fields(ModelConfig, values.get("model", {}))})
-
-
-def _from_fields(cls, values):
-    names = {f.name for f in fields(cls)}
-    if values.keys() != names:
-        raise ValueError(f"the configuration has fields {sorted(values)}, expected {sorted(names)}")
-    return cls(**values)
-
-
 class Trainer:
-    """A model in training. images: uint8 (N, H, W), all of them kept on the model's device; labels: uint8 (N,).
+    """A model in training on a Dataset, whose images are all kept on the model's device.
 
-    xp: numpy or cupy. workers: see `nn.Parallel`; the result does not depend on it. precision: see `nn.precision`.
-    losses: a float for every step whose loss has been read. On the CPU that is every step; on a GPU, which would have
-    to be waited for, they are read every READ_EVERY steps, by `read_losses` and before anything is saved.
+    compute, network, schedule, loss_weight: as `Model` takes them. losses: a float for every step whose loss has been
+    read. On the CPU that is every step; on a GPU, which would have to be waited for, they are read every READ_EVERY
+    steps, by `read_losses` and before anything is saved. A data set smaller than a batch is one batch, of all its images.
+
+    ValueError where the images or labels are not those of the configuration.
     """
 
-    def __init__(self, config, images, labels, xp=np, workers=None, precision="fp32"):
-        if len(images) != len(labels) or len(images) < config.batch:
-            raise ValueError(f"{len(images)} images and {len(labels)} labels for batches of {config.batch}")
+    def __init__(self, config, dataset, compute=None, network=None, schedule=None, loss_weight=None):
+        labels, classes = dataset.labels, config.classes
+        if not len(dataset):
+            raise ValueError("there are no images to train on")
+        if classes and (labels is None or labels.min() < 0 or labels.max() >= classes):
+            given = "none" if labels is None else f"{labels.min()}..{labels.max()}"
+            raise ValueError(f"a model of {classes} classes needs labels in 0..{classes - 1}, got {given}")
         self.config = config
-        self.model = DiffusionModel(config.model, xp, workers, precision)
-        self.images, self.labels = nn.to_device(images, xp), np.asarray(labels, dtype=np.int64)
-        self.parameters = self.model.network.parameters()
+        self.model = Model(config, compute, network, schedule, loss_weight)
+        self.images, self.labels = nn.to_device(dataset.images, self.model.compute.xp), labels
+        self.model.x0(self.images[:1])  # refuses images of another shape
+        self.network = self.model.network.train()
+        self.size = min(config.batch, len(dataset))
+        self.parameters = self.network.parameters()
         self.optimiser = nn.Adam(self.parameters, learning_rate(config))
         self.ema = nn.EMA(self.parameters, config.ema_decay)
         self.losses, self.unread = [], []
-        self.read_every = 1 if xp is np else READ_EVERY
+        self.read_every = 1 if self.model.compute.xp is np else READ_EVERY
         self._epoch = None, None  # the number of an epoch, and the order of the images in it
 
     @property
@@ -86,17 +61,17 @@ class Trainer:
 
     def batch(self, step):
         """x0, labels, t, noise of training step `step` = 0, 1, ...: each epoch visits every image once, shuffled."""
-        config, size = self.config, self.config.batch
+        config, size = self.config, self.size
         epoch, position = divmod(step, len(self.images) // size)
         chosen = self._order(epoch)[position * size : (position + 1) * size]
         numbers = np.arange(size)
         labels = None
-        if config.model.classes:
-            hidden = counter_random.uniform(config.seed, "null label", step, numbers) < config.null_rate
-            labels = np.where(hidden, config.model.classes, self.labels[chosen])
-        t = timesteps_for(config.seed, step, size, config.model.T)
+        if config.classes:
+            hidden = nn.random.uniform(config.seed, "null label", step, numbers) < config.null_rate
+            labels = np.where(hidden, config.classes, self.labels[chosen])
+        t = timesteps_for(config.seed, step, size, self.model.schedule.T)
         noise = self.model.noise(config.seed, "training", step, numbers)
-        return self.model.process.data(self.images[self.model.xp.asarray(chosen)]), labels, t, noise
+        return self.model.x0(self.images[self.model.compute.xp.asarray(chosen)]), labels, t, noise
 
     def _order(self, epoch):
         """The images in the order of this epoch: a permutation, kept while it lasts."""
@@ -111,39 +86,54 @@ class Trainer:
 
         FloatingPointError where a loss is not finite: on the CPU at once, before the step would destroy the weights;
         on a GPU when the losses are read, so that later steps may have been made, but none is ever saved.
-        MemoryError, naming the batch size, where there is not enough.
+        MemoryError, naming the batch size, where there is not enough. An error leaves the trainer as it was.
         """
-        with enough_memory("a step of training", self.config.batch):
+        with enough_memory("a step of training", self.size):
             batch = self.batch(self.steps_done)
             loss, gradient = self.model.loss_and_gradient(*batch, seed=self.config.seed, step=self.steps_done)
-            self.unread.append(loss)
-            if len(self.unread) >= self.read_every:
-                self.read_losses()
+            if self.read_every == 1:
+                self._check(float(loss), self.steps_done)
             nn.clip_by_global_norm(gradient, self.config.gradient_limit)
             self.optimiser.step(gradient)
             self.ema.update()
+        self.unread.append(loss)
+        if len(self.unread) >= self.read_every:
+            self.read_losses()
         return loss
+
+    @staticmethod
+    def _check(loss, step):
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} at step {step}; lower the learning rate")
 
     def read_losses(self):
         """Fetch the losses not read yet; waits for the device. FloatingPointError if one is not finite."""
-        if not self.unread:
-            return
-        read = nn.to_numpy(self.model.xp.stack(self.unread)).tolist()
-        for step, loss in enumerate(read, start=len(self.losses)):
-            if not np.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss} at step {step}; lower the learning rate")
-        self.losses += read
-        self.unread = []
+        if self.unread:
+            read = nn.to_numpy(self.model.compute.xp.stack(self.unread)).tolist()
+            for step, loss in enumerate(read, start=len(self.losses)):
+                self._check(loss, step)
+            self.losses += read
+            self.unread = []
 
     def run(self, steps=None, minutes=None):
         """Train on, yielding (step, loss), until `steps` steps are done in all, or for `minutes` from now."""
-        if (steps is None) == (minutes is None):
-            raise ValueError("say either how many steps in all, or how many minutes")
+        check_amount(steps, minutes)
         end = None if minutes is None else time.monotonic() + 60 * minutes
         while self.steps_done < steps if end is None else time.monotonic() < end:
             loss = self.step()
             yield self.steps_done, loss
         self.read_losses()
+
+    @contextlib.contextmanager
+    def averaged(self):
+        """A block in which the model has its averaged weights and is in evaluation mode: to sample from on the way."""
+        self.ema.swap()
+        self.network.eval()
+        try:
+            yield self.model
+        finally:
+            self.network.train()
+            self.ema.swap()
 
     def save(self, path):
         """Write all that is needed to go on, exactly, to the checkpoint `path`.
@@ -151,62 +141,115 @@ class Trainer:
         FloatingPointError, writing nothing, where a loss or a weight is not finite.
         """
         self.read_losses()
-        if not self.model.xp.isfinite(self.optimiser.flat).all():
+        if not self.model.compute.xp.isfinite(self.optimiser.flat).all():
             raise FloatingPointError(f"the weights are not finite at step {self.steps_done}; lower the learning rate")
-        arrays = {f"model/{name}": array for name, array in self.model.network.state_dict().items()}
-        arrays |= {f"ema/{name}": array for name, array in self.ema.state_dict().items()}
-        arrays |= {f"adam/{name}": array for name, array in self.optimiser.state_dict().items()}
-        arrays["losses"] = np.asarray(self.losses, dtype=np.float64)
+        arrays = {**_model_arrays(self.model), "losses": np.asarray(self.losses, dtype=np.float64)}
+        for prefix, part in (("ema/", self.ema), ("adam/", self.optimiser)):
+            arrays |= {prefix + name: array for name, array in part.state_dict().items()}
         checkpoint.save(path, arrays, self.config.as_dict())
 
     def restore(self, path):
         """Continue from the checkpoint `path`. CheckpointError if it is damaged or of another configuration."""
-        arrays, _ = checkpoint.load(path, expect=self.config.as_dict())
-        self.model.network.load_state_dict(_group(arrays, "model/"))
-        self.ema.load_state_dict(_group(arrays, "ema/"))
-        self.optimiser.load_state_dict(_group(arrays, "adam/"))
-        self.losses, self.unread = arrays["losses"].tolist(), []
+        config, arrays = read(path)
+        config = replace(config, fingerprint=config.fingerprint or self.config.fingerprint)  # an older file has none
+        differ = "".join(
+            f"\n  {name}: {getattr(config, name)!r} in the checkpoint, {getattr(self.config, name)!r} asked for"
+            for name in config.differences(self.config)
+        )
+        if differ:
+            raise checkpoint.CheckpointError(f"{path}: from another configuration:{differ}")
+        with _fits(path):
+            if config.schedule == OWN and not np.array_equal(arrays["schedule/beta"], self.model.schedule.beta):
+                raise ValueError("the schedule handed over is another one")
+            self.network.load_state_dict(_group(arrays, "model/"))
+            self.ema.load_state_dict(_group(arrays, "ema/"))
+            self.optimiser.load_state_dict(_group(arrays, "adam/"))
+            self.losses, self.unread = arrays["losses"].tolist(), []
 
 
 def learning_rate(config):
     """Warm-up, then constant or down to 0 on a line: a function of the step number 1, 2, ..."""
     rate = config.learning_rate
-    then = nn.rates.linear(rate, config.decay_steps) if config.decay_steps else nn.rates.constant(rate)
-    return nn.rates.warmup(rate, config.warmup_steps, then)
+    then = nn.rates.linear(rate, config.decay_steps) if config.decay_steps else rate
+    return nn.rates.warmup(then, config.warmup_steps)
 
 
-def load_config(path):
-    """The TrainConfig in a checkpoint. CheckpointError if the file is damaged or not a checkpoint of this program."""
-    _, values = checkpoint.load(path)
-    return _config(path, values)
+def check_amount(steps, minutes):
+    """ValueError unless one of the two is given and can be meant."""
+    if (steps is None) == (minutes is None):
+        raise ValueError("say either how many steps in all, or how many minutes")
+    if steps is not None and (steps != int(steps) or steps < 0):
+        raise ValueError(f"steps must be an integer of at least 0, got {steps}")
+    if minutes is not None and not 0 <= minutes < math.inf:
+        raise ValueError(f"minutes must be a finite number of at least 0, got {minutes}")
 
 
-def _config(path, values):
-    try:
-        return TrainConfig.from_dict(values)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise checkpoint.CheckpointError(f"{path}: not a checkpoint of this program's models ({error})") from error
+def timesteps_for(seed, step, n, T):
+    """The timesteps of training step `step`: (n,) in 1..T, one from each n-th of the range, in random order. (E36)"""
+    rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, step]))
+    t, _ = stratified_timesteps(T, n, rng)
+    return rng.permutation(t)
 
 
-def load_model(path, xp=np, workers=None, average=True, precision="fp32"):
-    """The model in a checkpoint, with its averaged weights (or, average=False, the last ones), and its TrainConfig.
+# ==== models in files ====
 
-    CheckpointError if the file is damaged or not a checkpoint of this program.
+
+def save(model, path):
+    """Write `model` to `path`, one `.npz` without pickles: its weights and configuration, and a schedule of its own."""
+    checkpoint.save(path, _model_arrays(model), model.config.as_dict())
+
+
+def load(path, device="cpu", workers=None, precision="fp32", network=None, average=True):
+    """The model in a file that `save` wrote, or of a run (its folder or checkpoint): ready to sample from.
+
+    device, workers, precision: as `Compute`. network: an untrained network like the one handed over to `train`, where
+    one was. average: of a run, the averaged weights (else those of the last step).
+    CheckpointError if the file is missing, damaged, or does not hold such a model.
     """
-    nn.check_precision(precision, xp)
-    arrays, values = checkpoint.load(path)
-    config = _config(path, values)
-    try:
-        model = DiffusionModel(config.model, xp, workers, precision)
+    return load_on(Compute(device, workers, precision), path, network, average)
+
+
+def load_on(compute, path, network=None, average=True):
+    """As `load`, on a `Compute` that is there already."""
+    config, arrays = read(path)
+    schedule = None
+    with _fits(path):
+        if config.schedule == OWN:
+            beta, alpha = arrays["schedule/beta"], arrays["schedule/alpha"]
+            schedule = NoiseSchedule(beta, np.arange(len(beta)), alpha)
+        model = Model(config, compute, network, schedule)
         model.network.load_state_dict(_group(arrays, "model/"))
-        if average:
+        if average and "ema/average" in arrays:
             ema = nn.EMA(model.network.parameters(), config.ema_decay)
             ema.load_state_dict(_group(arrays, "ema/"))
             ema.swap()
-    except (ValueError, KeyError, TypeError) as error:
-        raise checkpoint.CheckpointError(f"{path}: not a checkpoint of this program's models ({error})") from error
     model.network.eval()
-    return model, config
+    return model
+
+
+def read(path):
+    """The Config and the arrays in a checkpoint file, or in the folder of a run."""
+    arrays, values = checkpoint.load(path)
+    with _fits(path):
+        return Config.from_dict(values), arrays
+
+
+@contextlib.contextmanager
+def _fits(path):
+    """CheckpointError where what a checkpoint holds is not what a model needs."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        missing = "it has no " if isinstance(error, KeyError) else ""
+        raise checkpoint.CheckpointError(f"{path}: not a checkpoint of such a model: {missing}{error}") from error
+
+
+def _model_arrays(model):
+    """The weights of a model, and its schedule if that has no name."""
+    arrays = {f"model/{name}": array for name, array in model.network.state_dict().items()}
+    if model.config.schedule == OWN:
+        arrays |= {"schedule/beta": model.schedule.beta, "schedule/alpha": model.schedule.alpha}
+    return arrays
 
 
 def _group(arrays, prefix):

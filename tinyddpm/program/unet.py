@@ -1,7 +1,7 @@
 """The network: a small U-Net that reads a noisy image and a timestep (and a class, if it is told one).
 
 Residual blocks of group norm, silu and 3x3 convolution; self-attention at the lowest resolution; skip connections
-from the way down to the way up (Ronneberger et al. 2015; Ho et al. 2020). Next: process.py.
+from the way down to the way up (Ronneberger et al. 2015; Ho et al. 2020). Next: diffusions.py.
 """
 
 from dataclasses import dataclass
@@ -86,69 +86,103 @@ class AttentionBlock(Module):
         return x + self.attention(self.norm(x).reshape(n, h * w, c)).reshape(n, h, w, c)
 
 
+class Stage(Module):
+    """A residual block of the class `kind`, and attention after it if `attend`."""
+
+    def __init__(self, kind, inputs, outputs, embedding, attend, config, rng):
+        self.block = kind(inputs, outputs, embedding, config, rng)
+        self.attention = AttentionBlock(outputs, config, rng) if attend else None
+
+    def __call__(self, x, embedding):
+        x = self.block(x, embedding)
+        return x if self.attention is None else self.attention(x)
+
+
+class Downsample(Module):
+    """Half the height and width: averages over 2 x 2 pixels, then a convolution."""
+
+    def __init__(self, channels, rng):
+        self.downsample = Conv2d(channels, channels, rng=rng)
+
+    def __call__(self, x, embedding):
+        return self.downsample(nn.average_pool(x))
+
+
+class Upsample(Module):
+    """Twice the height and width: every pixel four times, then a convolution."""
+
+    def __init__(self, channels, rng):
+        self.upsample = Conv2d(channels, channels, rng=rng)
+
+    def __call__(self, x, embedding):
+        return self.upsample(nn.upsample_nearest(x))
+
+
 class UNet(Module):
-    """model(x, t, labels): x (N, H, W, C) float32 Tensor or array, t (N,) integers, labels (N,) integers or None.
+    """network(x, t, labels): x (N, H, W, C) float32 Tensor or array, t (N,) integers, labels (N,) integers or None.
 
     Returns a Tensor like x. Its last convolution starts at zero, so an untrained network predicts exactly zero.
     A conditional network (config.classes = K > 0) takes labels 0..K-1, or K, the null class, for "no label".
+    A height or width that the down-samplings do not divide is padded with zeros, and what was added is cut off again.
+    A subclass may have blocks of another class than ResidualBlock, called alike: `block = MyBlock`.
     """
+
+    block = ResidualBlock
 
     def __init__(self, config, seed=0):
         rng = np.random.default_rng(seed)
         widths = [config.width * m for m in config.multipliers]
-        size = 4 * config.width
+        size, lowest = 4 * config.width, len(widths) - 1
+
+        def stage(inputs, outputs, lowest):
+            return Stage(self.block, inputs, outputs, size, config.attention and lowest, config, rng)
+
         self.config = config
         self.time1 = Linear(config.width, size, rng=rng)
         self.time2 = Linear(size, size, rng=rng)
         self.label = Embedding(config.classes + 1, size, rng=rng) if config.classes else None
         self.first = Conv2d(config.channels, widths[0], rng=rng)
 
-        self.down, skips, current = [], [widths[0]], widths[0]
+        self.down, skips, current = [], [widths[0]], widths[0]  # skips: the channels of each h that the way up gets
         for level, width in enumerate(widths):
-            lowest = level == len(widths) - 1
             for _ in range(config.blocks):
-                self.down.append(self._stage(current, width, size, lowest, rng))
+                self.down.append(stage(current, width, level == lowest))
                 current = width
                 skips.append(current)
-            if not lowest:
-                self.down.append({"downsample": Conv2d(current, current, rng=rng)})
+            if level < lowest:
+                self.down.append(Downsample(current, rng))
                 skips.append(current)
 
-        self.middle1 = ResidualBlock(current, current, size, config, rng)
+        self.middle1 = self.block(current, current, size, config, rng)
         self.middle_attention = AttentionBlock(current, config, rng) if config.attention else None
-        self.middle2 = ResidualBlock(current, current, size, config, rng)
+        self.middle2 = self.block(current, current, size, config, rng)
 
         self.up = []
         for level, width in reversed(list(enumerate(widths))):
-            lowest = level == len(widths) - 1
             for _ in range(config.blocks + 1):
-                self.up.append(self._stage(current + skips.pop(), width, size, lowest, rng))
+                inputs = current + skips.pop()
+                self.up.append(stage(inputs, width, level == lowest))
                 current = width
             if level > 0:
-                self.up.append({"upsample": Conv2d(current, current, rng=rng)})
+                self.up.append(Upsample(current, rng))
 
         self.norm = GroupNorm(current, config.groups, silu=True)
         self.last = Conv2d(current, config.channels, rng=rng, zero=True)
-
-    def _stage(self, inputs, outputs, embedding, attend, rng):
-        stage = {"block": ResidualBlock(inputs, outputs, embedding, self.config, rng)}
-        if attend and self.config.attention:
-            stage["attention"] = AttentionBlock(outputs, self.config, rng)
-        return stage
 
     def __call__(self, x, t, labels=None):
         x = x if isinstance(x, Tensor) else Tensor(x)
         t, labels = nn.to_numpy(t), None if labels is None else nn.to_numpy(labels)  # the host checks indices
         self._check(x, t, labels)
         embedding = self._embed(t, labels, x.xp, x.dtype)
+        _, height, width, _ = x.shape
+        factor = 2 ** (len(self.config.multipliers) - 1)
+        if height % factor or width % factor:
+            x = nn.pad(x, ((0, 0), (0, -height % factor), (0, -width % factor), (0, 0)))
 
         h = self.first(x)
         skips = [h]
         for stage in self.down:
-            if "downsample" in stage:
-                h = stage["downsample"](nn.average_pool(h))
-            else:
-                h = self._run(stage, h, embedding)
+            h = stage(h, embedding)
             skips.append(h)
 
         h = self.middle1(h, embedding)
@@ -157,16 +191,9 @@ class UNet(Module):
         h = self.middle2(h, embedding)
 
         for stage in self.up:
-            if "upsample" in stage:
-                h = stage["upsample"](nn.upsample_nearest(h))
-            else:
-                h = self._run(stage, nn.concatenate([h, skips.pop()]), embedding)
-        return self.last(self.norm(h))
-
-    @staticmethod
-    def _run(stage, h, embedding):
-        h = stage["block"](h, embedding)
-        return stage["attention"](h) if "attention" in stage else h
+            h = stage(h if isinstance(stage, Upsample) else nn.concatenate([h, skips.pop()]), embedding)
+        y = self.last(self.norm(h))
+        return y if y.shape[1:3] == (height, width) else y[:, :height, :width]
 
     def _embed(self, t, labels, xp, dtype):
         """silu of the embedding of timestep and class, which every residual block projects: (N, 4 width)."""
@@ -178,17 +205,8 @@ class UNet(Module):
         return nn.silu(e)
 
     def _check(self, x, t, labels):
-        factor = 2 ** (len(self.config.multipliers) - 1)
-        if (
-            x.ndim != 4
-            or x.shape[0] == 0
-            or x.shape[3] != self.config.channels
-            or x.shape[1] % factor
-            or x.shape[2] % factor
-        ):
-            raise ValueError(
-                f"x must be (N, H, W, {self.config.channels}) with H and W divisible by {factor}, got {x.shape}"
-            )
+        if x.ndim != 4 or x.shape[0] == 0 or x.shape[3] != self.config.channels:
+            raise ValueError(f"x must be (N, H, W, {self.config.channels}), got {x.shape}")
         for name, values in (("t", t), ("labels", labels)):
             if values is not None and values.shape != (x.shape[0],):
                 raise ValueError(f"{name} must have shape ({x.shape[0]},), got {values.shape}")

@@ -166,24 +166,6 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path, a
     assert not list(tmp_path.iterdir())
 
 
-# ---- another configuration ----
-
-
-def test_another_configuration_is_refused_with_each_key_that_differs(tmp_path):
-    checkpoint.save(tmp_path / "c.npz", {}, CONFIG)
-    other = {"steps": 2000, "preset": "small", "schedule": "cosine", "classes": None}
-    message = refused(tmp_path / "c.npz", expect=other)
-    assert "steps: 1000 in the checkpoint, 2000 asked for" in message
-    assert "schedule: '(not set)' in the checkpoint, 'cosine' asked for" in message
-    assert "classes: '(not set)' in the checkpoint, None asked for" in message
-    assert "preset" not in message
-
-
-def test_the_same_configuration_is_accepted_tuples_as_the_lists_json_makes_of_them(tmp_path):
-    checkpoint.save(tmp_path / "c.npz", {}, CONFIG)
-    assert checkpoint.load(tmp_path / "c.npz", expect={"widths": (16, 32), "label": None})[1] == CONFIG
-
-
 # ---- a crash while writing ----
 
 

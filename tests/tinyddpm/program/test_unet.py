@@ -65,11 +65,11 @@ def test_the_seed_decides_the_weights():
 
 @settings(max_examples=15)
 @given(sides, sides, sides, sides, st.integers(0, 2), st.booleans())
-def test_any_size_its_downsamplings_divide_comes_out_as_it_went_in(n, h, w, channels, down, attention):
+def test_any_size_comes_out_as_it_went_in(n, h, w, channels, down, attention):
     multipliers = (1, 2, 1)[: down + 1]
     config = UNetConfig(channels, width=4, groups=2, multipliers=multipliers, attention=attention)
     network = UNet(config)
-    x = images(n, h * 2**down, w * 2**down, channels)
+    x = images(n, h * 2**down + 1, w * 2**down, channels)
     y = awake(network)(x, np.full(n, 5))
     assert (y.shape, y.dtype) == (x.shape, x.dtype)
     assert np.isfinite(y.data).all()
@@ -187,10 +187,8 @@ def test_all_timesteps_are_told_apart():
 
 T2 = np.array([1, 2])
 REFUSED = {
-    "no channels": (SMALL, (images()[..., 0], T2), r"must be \(N, H, W, 1\) .* got \(2, 8, 8\)"),
+    "no channels": (SMALL, (images()[..., 0], T2), r"must be \(N, H, W, 1\), got \(2, 8, 8\)"),
     "channels first": (SMALL, (images(2, 1, 8, 8), T2), r"got \(2, 1, 8, 8\)"),
-    "an odd size": (SMALL, (images(2, 8, 7), T2), r"divisible by 2, got \(2, 8, 7, 1\)"),
-    "a size for two downsamplings": (UNetConfig(width=8), (images(2, 6, 8), T2), "divisible by 4"),
     "one t for two": (SMALL, (images(), T2[:1]), r"t must have shape \(2,\), got \(1,\)"),
     "a number for t": (SMALL, (images(), 1), r"t must have shape \(2,\), got \(\)"),
     "labels for another batch": (CLASSES, (images(), T2, np.array([1])), r"labels must have shape \(2,\)"),

@@ -1,0 +1,153 @@
+"""Which model this is, and how it is trained: one flat configuration, kept in every checkpoint. Next: diffusions.py."""
+
+import math
+import operator
+import zlib
+from dataclasses import asdict, dataclass, field, fields
+
+import numpy as np
+
+from tinyddpm.program.diffusions import DIFFUSIONS
+from tinyddpm.program.unet import PRESETS, UNetConfig
+
+__all__ = ["Config", "OWN"]
+
+OWN = "own"  # the name of a schedule, network or loss weight that was handed over as an object
+
+
+def number(default, low, high=math.inf):
+    """A field that holds an integer or a float, like its default, within low..high."""
+    return field(default=default, metadata={"range": (low, high)})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything but the weights. `Config.of(data, ...)` takes data, image and classes from the data.
+
+    data, data_options: as `load_data` took them; fingerprint: of its images and labels. image: (H, W, C). classes: the number of
+    labels, 0 for none.
+    diffusion: a name in DIFFUSIONS. schedule: a name in SCHEDULES, T its steps; prediction: what the network's output
+    means; None takes the diffusion's default. preset: a name in PRESETS, None for the one that fits the images. unet:
+    fields of UNetConfig that differ from the preset. "own" stands for an object handed over to `train`.
+    loss_weight: a name in TRAINING_WEIGHTS (E22, E38). null_rate: how often a label is hidden, for guidance.
+    decay_steps: 0 for a constant learning rate after warm-up, else the step at which it has fallen to 0 on a line.
+    seed: of everything random.
+
+    ValueError or TypeError for a field that cannot be meant, naming it and what is accepted.
+    """
+
+    data: str = "mnist"
+    data_options: dict = field(default_factory=dict)
+    fingerprint: str = ""
+    image: tuple = (28, 28, 1)
+    classes: int = number(10, 0)
+    diffusion: str = "gaussian"
+    schedule: str | None = None
+    T: int = number(1000, 1)
+    prediction: str | None = None
+    preset: str | None = None
+    unet: dict = field(default_factory=dict)
+    loss_weight: str = "simple"
+    min_snr_gamma: float = number(5.0, 1e-6)
+    batch: int = number(64, 1)
+    learning_rate: float = number(2e-3, 1e-12)
+    warmup_steps: int = number(100, 0)
+    decay_steps: int = number(0, 0)
+    gradient_limit: float = number(1.0, 1e-12)
+    ema_decay: float = number(0.999, 0, 1 - 1e-12)
+    null_rate: float = number(0.1, 0, 1 - 1e-12)
+    seed: int = number(0, 0, 2**32 - 1)
+
+    def __post_init__(self):
+        for one in fields(self):
+            if "range" in one.metadata:
+                self._set(
+                    one.name, _checked(one.name, getattr(self, one.name), type(one.default), one.metadata["range"])
+                )
+        self._set("image", tuple(operator.index(n) for n in self.image))
+        for name in ("unet", "data_options"):
+            self._set(name, {key: _plain(value) for key, value in getattr(self, name).items()})
+        diffusion, of = _named("diffusion", self.diffusion, DIFFUSIONS), f" of {self.diffusion} diffusion"
+        self._set("schedule", self.schedule or diffusion.default_schedule)
+        self._set("prediction", self.prediction or next(iter(diffusion.predictions)))
+        self._set("preset", self.preset or ("small" if self.image[2] == 1 else "base"))
+        _named("prediction", self.prediction, diffusion.predictions, of)
+        _named("loss_weight", self.loss_weight, [*diffusion.loss_weights, OWN], of)
+        _named("schedule", self.schedule, [*diffusion.schedules, OWN])
+        if _named("preset", self.preset, [*PRESETS, OWN]) != OWN:
+            self.unet_config()
+
+    def _set(self, name, value):
+        object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(cls, data, **options):
+        """The configuration for these data; options: any other fields. A `classes` of 0 hides the labels."""
+        own = {"data": data.name, "fingerprint": _fingerprint(data.train), "image": data.image, "classes": data.classes}
+        return cls(**{**own, **options})
+
+    def unet_config(self):
+        """The network's shape: the preset, with what this model fixes."""
+        options = {**PRESETS[self.preset], **self.unet}
+        unknown = options.keys() - {one.name for one in fields(UNetConfig)}
+        if unknown:
+            raise ValueError(f"unet has no fields {sorted(unknown)}; it has {[f.name for f in fields(UNetConfig)]}")
+        if "multipliers" in options:
+            options["multipliers"] = tuple(options["multipliers"])
+        return UNetConfig(channels=self.image[2], classes=self.classes, T=self.T, **options)
+
+    def differences(self, other):
+        """The names of the fields in which the two differ; the path of the data does not count, but what is in it does."""
+        names = [one.name for one in fields(self) if one.name not in ("data", "data_options")]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
+
+    def as_dict(self):
+        """The fields, as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values):
+        """The inverse of `as_dict`. A field that is missing, as in an older file, takes its default.
+
+        ValueError for an unknown field, named.
+        """
+        values = {**values.get("model", {}), **values}  # until 0.1 the model's fields were nested
+        values.pop("model", None)
+        unknown = values.keys() - {one.name for one in fields(cls)}
+        if unknown:
+            raise ValueError(f"the configuration has unknown fields {sorted(unknown)}")
+        return cls(**values)
+
+
+def _checked(name, value, kind, limits):
+    """`value` as a Python int or float within limits: NumPy's numbers become Python's, which JSON can hold."""
+    low, high = limits
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        found = operator.index(value) if kind is int else float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be {'an integer' if kind is int else 'a number'}, got {value!r}") from None
+    if not low <= found <= high or not math.isfinite(found):
+        raise ValueError(f"{name} must be in {low:g}..{high:g}, got {found:g}")
+    return found
+
+
+def _fingerprint(dataset):
+    """Tells one data set from another: a checksum of its images and labels."""
+    arrays = [dataset.images] if dataset.labels is None else [dataset.images, dataset.labels.astype(np.int64)]
+    return "".join(f"{zlib.crc32(np.ascontiguousarray(array)):08x}" for array in arrays)
+
+
+def _plain(value):
+    """NumPy's numbers, alone or in a tuple, as Python's."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _named(what, name, names, of=""):
+    """The entry of that name in a table, or the name itself in a list; ValueError says which names there are."""
+    if name not in names:
+        raise ValueError(f"unknown {what} {name!r}{of}; there are: {', '.join(names)}")
+    return names[name] if isinstance(names, dict) else name

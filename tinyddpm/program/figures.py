@@ -1,0 +1,97 @@
+"""The figures of a model: what it learned, its chains, its loss and bound at each timestep. Next: cli.py.
+
+Each function takes a Model, and images where it needs them, and returns a figure.
+"""
+
+import numpy as np
+
+from tinyddpm.data.progress import progress as progress_bar
+from tinyddpm.program import plots
+from tinyddpm.program.evaluate import evaluate, loss_per_timestep
+from tinyddpm.schedule import SCHEDULES
+
+__all__ = ["schedules", "digits", "forward", "reverse", "loss_by_timestep", "bound", "denoising_frames", "all_figures"]
+
+STRIP = 10  # images in a strip
+
+
+def schedules(model):
+    """beta, alpha_bar and log-SNR of every named schedule with the model's T, and of its own."""
+    curves = {name: make(model.schedule.T) for name, make in SCHEDULES.items()}
+    return plots.schedule_curves({**curves, model.config.schedule: model.schedule}, model.config.schedule)
+
+
+def digits(model, test, seed=0, each=8):
+    """Real images beside drawn ones, `each` of every class in a row; without classes, ten rows of any."""
+    classes = model.config.classes
+    if classes:
+        labels = np.repeat(np.arange(classes), each)
+        rows = [np.flatnonzero(test.labels == k)[:each] for k in range(classes)]
+        rows = [np.resize(row, each) if len(row) else row for row in rows]  # a class with few images shows them again
+        real = test.images[np.concatenate(rows)]
+    else:
+        labels, real = None, test.images[: 10 * each]
+    drawn = model.sample(classes * each or len(real), labels, seed=seed)
+    real = model.pictures(model.x0(real))  # as the model sees them
+    return plots.real_and_generated(real, drawn, each)
+
+
+def forward(model, test, seed=0):
+    """q(x_t | x_0): three test images as noise takes them."""
+    T = model.schedule.T
+    shown = [0, *np.unique(np.linspace(1, T, min(STRIP, T)).round().astype(int)).tolist()]
+    x0 = model.x0(test.images[:3])
+    noise = model.noise(seed, "forward strip", 0, np.arange(len(x0)))
+    rows = [model.pictures(model.diffusion.q_sample(x0, t, noise)) for t in shown]
+    return plots.strip(np.stack(rows, 1), shown, "forward: q(x_t | x_0)")
+
+
+def chain(model, n=30, seed=1, progress=progress_bar):
+    """[(t, x_t, x0_hat)] of one chain of n images, both as uint8 images, from t = T to 0."""
+    labels = np.arange(n) % model.config.classes if model.config.classes else None
+    steps = model.chain(np.arange(n), labels, seed=seed)
+    shown = progress(steps, total=model.visited(None).T + 1, desc="drawing a chain")
+    return [(t, model.pictures(xt), model.pictures(x0_hat)) for t, xt, x0_hat in shown]
+
+
+def reverse(states, which=0):
+    """A strip of four images of a `chain`: x_t where `which` is 0, the network's guess of x_0 where it is 1."""
+    title = ("reverse: x_t, from noise to image", "the network's guess of x_0 at each t")[which]
+    columns = np.unique(np.linspace(0, len(states) - 2, min(STRIP, len(states) - 1)).round().astype(int))
+    shown = [states[i] for i in [*columns, -1]]
+    return plots.strip(np.stack([s[1 + which][:4] for s in shown], axis=1), [t for t, *_ in shown], title)
+
+
+def denoising_frames(states, frames=40):
+    """At most so many grids of a `chain`, from noise to image: the frames of a GIF."""
+    every = max(1, (len(states) - 1) // frames)
+    return [plots.grid(xt, 10) for _, xt, _ in [*states[:-1:every], states[-1]]]
+
+
+def loss_by_timestep(model, images):
+    """The simple loss at twenty timesteps, on these images."""
+    return plots.loss_by_timestep(*loss_per_timestep(model, images), model.diffusion.simple_loss_name)
+
+
+def bound(model, images):
+    """The three terms of the bound as bars, on these images."""
+    return plots.bound_terms(evaluate(model, images))
+
+
+def all_figures(model, test, losses=(), images=500, seed=0):
+    """{name: figure} of all of them, and under "denoising" the frames of a GIF. losses: of every training step."""
+    states = chain(model, seed=seed + 1)
+    few = test.images[:images]
+    found = {
+        "schedules": schedules(model),
+        "digits": digits(model, test, seed),
+        "forward": forward(model, test, seed),
+        "reverse": reverse(states),
+        "x0_prediction": reverse(states, which=1),
+        "loss_per_t": loss_by_timestep(model, few[:256]),
+        "bound": bound(model, few),
+        "denoising": denoising_frames(states),
+    }
+    if len(losses):
+        found["loss"] = plots.loss_curve(losses, model.config.batch, model.diffusion.loss_name)
+    return found
