@@ -46,8 +46,8 @@ def read(source, data_dir=None):
         directory = Path(asked).expanduser()
         directory = directory / source.name if (directory / source.name).is_dir() else directory
         return {name: _read_one(directory, name, source) for name in source.files}
-    mirrors, said = list(source.mirrors), []
-    return {name: _read_cached(cache_directory(source.name), name, source, mirrors, said) for name in source.files}
+    cache, mirrors, said = cache_directory(source.name), list(source.mirrors), []
+    return {name: _read_cached(cache / name, source, mirrors, said) for name in source.files}
 
 
 def cache_directory(name):
@@ -62,38 +62,33 @@ def cache_directory(name):
 
 
 def _read_one(directory, name, source):
-    plain = name.removesuffix(".gz")
-    for path in (directory / name, directory / plain):
+    _, decode = source.files[name]
+    for path in (directory / name, directory / name.removesuffix(".gz")):
         if path.is_file():
-            return source.files[name][1](path.read_bytes(), path)
-    raise DataError(
-        f"{directory}: holds neither {name} nor {plain}" if directory.is_dir() else f"{directory}: no such directory"
-    )
+            return decode(path.read_bytes(), path)
+    raise DataError(f"there is no {directory / name}, nor the same without .gz")
 
 
-def _read_cached(cache, name, source, mirrors, said):
-    if (cache / name).exists():
+def _read_cached(path, source, mirrors, said):
+    """The arrays in the file, kept at `path`. Mirrors that fail are crossed off, and what each said is appended."""
+    limit, decode = source.files[path.name]
+    if path.exists():
         try:
-            return _read_one(cache, name, source)
+            return decode(path.read_bytes(), path)
         except DataError as error:
             say(f"{error}\nThat is in the cache, so it is fetched again.")
-    data, arrays = _ask(mirrors, name, said, source)
-    with write_atomically(cache / name) as file:
-        file.write(data)
-    return arrays
-
-
-def _ask(mirrors, name, said, source):
-    """(bytes, arrays) of the file from the first mirror that has it; those that fail are crossed off."""
-    limit, decode = source.files[name]
     while mirrors:
-        url = mirrors[0] + name
+        url = mirrors[0] + path.name
         try:
             data = _fetch(url, limit, source)
-            return data, decode(data, url)
+            arrays = decode(data, url)
         except DataError as error:
             said.append(str(error))
             del mirrors[0]
+            continue
+        with write_atomically(path) as file:
+            file.write(data)
+        return arrays
     raise NoMirrorError("\n  ".join([f"{source.name} could not be downloaded:", *said]))
 
 
@@ -107,7 +102,7 @@ def _fetch(url, limit, source):
             progress(desc=url, unit="B", unit_scale=True) as bar,
             urllib.request.urlopen(request, timeout=source.timeout) as response,
         ):
-            bar.total = length = int(response.headers.get("Content-Length", 0))
+            bar.total = int(response.headers.get("Content-Length", 0))
             while chunk := response.read1(1 << 16):
                 data += chunk
                 bar.update(len(chunk))
@@ -117,6 +112,4 @@ def _fetch(url, limit, source):
                     raise DataError(f"{url}: too slow: {len(data)} bytes in {source.patience} seconds")
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise error if isinstance(error, DataError) else DataError(f"{url}: {error}") from error
-    if len(data) < length:
-        raise DataError(f"{url}: sent {len(data)} of {length} bytes")
     return bytes(data)

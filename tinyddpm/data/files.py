@@ -37,7 +37,8 @@ def write_atomically(path):
         mode = _mode(path)
         with open(temporary, "wb") as file:
             if mode is not None:
-                os.chmod(temporary, mode)
+                with contextlib.suppress(OSError):  # a file system without modes
+                    os.chmod(temporary, mode)
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""`load_data`: a data set by its name, or one's own by its path. Next: own.py, then mnist.py, cifar.py and glyphs.py."""
+"""`load_data`: a data set by its name, or one's own by its path. Next: own.py."""
 
 from functools import partial
 from pathlib import Path

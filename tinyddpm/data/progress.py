@@ -1,4 +1,4 @@
-"""What long work says while it runs, on a terminal, in a notebook and in a log. Next: the folder program, compute.py."""
+"""What long work says while it runs, on a terminal, in a notebook and in a log. Next: program/unet.py."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ def say(text, stream=None):
     """
     stream = sys.stderr if stream is None else stream
     try:
-        encoding = stream.encoding or "utf-8"
+        encoding = getattr(stream, "encoding", None) or "utf-8"
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         stream.flush()
     except (AttributeError, ValueError, OSError):
@@ -41,8 +41,8 @@ def progress(iterable=None, desc="", **options):
 class _Lines:
     """The part of tqdm's interface used here, in lines for a log."""
 
-    def __init__(self, iterable, desc, initial=0, total=None, **options):
-        self.iterable, self.desc, self.n, self.total, self.text = iterable, desc, initial, total, ""
+    def __init__(self, iterable, desc, initial=0, total=None, unit="", **options):
+        self.iterable, self.desc, self.n, self.total, self.unit, self.text = iterable, desc, initial, total, unit, ""
         self.said = time.monotonic()
         say(f"{desc} ...")
 
@@ -61,7 +61,8 @@ class _Lines:
         self.n += n
         if time.monotonic() - self.said > 30:
             self.said = time.monotonic()
-            say(f"{self.desc}: {self.n:.0f}" + (f" of {self.total:.0f}" if self.total else "") + self.text)
+            amount = f"{self.n:.0f} of {self.total:.0f}" if self.total else f"{self.n:.0f}"
+            say(f"{self.desc}: {amount} {self.unit}{self.text}")
 
     def set_postfix_str(self, text):
         self.text = f", {text}"

@@ -57,6 +57,8 @@ def test_no_stderr_of_any_kind_stops_the_work(monkeypatch, stream):
     if stream is not Broken:  # a terminal does not break so
         assert list(progress(range(3), desc="counting", total=3)) == [0, 1, 2]
         use(progress(desc="waiting", total=3, unit="B", unit_scale=True, initial=1))
+    if stream is Written:
+        assert sys.stderr.text == "working\ncounting ...\nwaiting ...\n"
 
 
 def test_without_stderr_nothing_goes_to_stdout(monkeypatch, capsys):
@@ -74,15 +76,15 @@ def test_without_a_terminal_one_line_is_said_and_the_loop_is_the_loop(capsys):
 def test_a_log_is_told_every_half_minute_how_far_it_is(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    with progress(desc="training", total=100, initial=10) as bar:
+    with progress(desc="training", total=100, initial=10, unit="s") as bar:
         for _ in range(70):
             now[0] += 1
             bar.set_postfix_str("loss 1")
             bar.update()
     assert capsys.readouterr().err.splitlines() == [
         "training ...",
-        "training: 41 of 100, loss 1",
-        "training: 72 of 100, loss 1",
+        "training: 41 of 100 s, loss 1",
+        "training: 72 of 100 s, loss 1",
     ]
 
 
