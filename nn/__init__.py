@@ -22,3 +22,4 @@ from nn.random import random_state
 from nn.resampling import *
 from nn.tape import *
 from nn.tensors import *
+from nn.winograd import *

@@ -1,8 +1,9 @@
-"""Layers: plain objects that hold Tensors. Parameters are found by walking attributes, lists and dicts, in order.
+"""Layers: plain objects that hold Tensors. Tensors are found by walking attributes, lists and dicts, in order.
 
-A layer is anything with attributes and `__call__`; `Module` adds what can be said of all of them. Next: optim.py.
+A layer is anything with attributes and `__call__`; `Module` adds what can be said of all of them. Next: flat.py.
 """
 
+import inspect
 import math
 
 import numpy as np
@@ -10,24 +11,46 @@ import numpy as np
 from nn import conv, norm, ops
 from nn.backend import to_device, to_numpy
 from nn.cache import forget_weights
+from nn.options import real, whole
 from nn.tensors import Tensor
 
 __all__ = ["Module", "Linear", "Conv2d", "GroupNorm", "LayerNorm", "Embedding", "Dropout", "Attention", "Sequential"]
 
 
 class Module:
-    """The base of every layer and network: names its parameters, saves and restores them, moves between devices."""
+    """The base of every layer and network: names its Tensors, saves and restores them, moves between devices.
+
+    Tensors are found in the attributes of an object and in lists, tuples, dicts and Modules inside them. The *state* is
+    all of them. The *parameters* are those with requires_grad=True, which an optimiser changes; to freeze one is to set
+    that to False, and it stays in the state.
+    """
 
     training = True
 
-    def named_parameters(self):
-        """{name: Tensor} of every parameter, in the order of attributes: "down.0.conv.weight". Shared ones once."""
+    def named_tensors(self):
+        """{name: Tensor} of the state, in the order of attributes: "down.0.conv.weight". Shared ones once.
+
+        ValueError where two would have one name, or where an op computed one: it could be neither trained nor loaded.
+        """
         found, seen = {}, set()
         for name, value in _walk(self):
-            if isinstance(value, Tensor) and value.requires_grad and id(value) not in seen:
-                seen.add(id(value))
-                found[name] = value
+            if not isinstance(value, Tensor) or id(value) in seen:
+                continue
+            if name in found:
+                raise ValueError(
+                    f"two tensors of {type(self).__name__} are named {name!r}; rename an attribute or a key"
+                )
+            if value.node is not None:
+                raise ValueError(
+                    f"{name} was computed by an op, so it is no parameter; keep its data in a Tensor of its own"
+                )
+            seen.add(id(value))
+            found[name] = value
         return found
+
+    def named_parameters(self):
+        """{name: Tensor} of the parameters: those of `named_tensors` with requires_grad=True."""
+        return {name: value for name, value in self.named_tensors().items() if value.requires_grad}
 
     def parameters(self):
         """The Tensors of `named_parameters`, as a list."""
@@ -45,49 +68,65 @@ class Module:
         return self.train(False)
 
     def state_dict(self):
-        """{name: NumPy array}, a copy of every parameter."""
-        return {name: np.array(to_numpy(p.data)) for name, p in self.named_parameters().items()}
+        """{name: NumPy array}, a copy of the whole state, frozen Tensors too."""
+        return {name: np.array(to_numpy(p.data)) for name, p in self.named_tensors().items()}
 
     def load_state_dict(self, state):
-        """Copy `state` into the parameters. ValueError, changing nothing, unless names, shapes and dtypes all agree."""
-        own = self.named_parameters()
+        """Give the Tensors copies of the arrays of `state`. Returns self.
+
+        ValueError, changing nothing, unless names, shapes and dtypes all agree.
+        """
+        own = self.named_tensors()
         if own.keys() != state.keys():
-            missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+            missing, unknown = (
+                sorted(map(str, names)) for names in (own.keys() - state.keys(), state.keys() - own.keys())
+            )
             raise ValueError(f"state does not fit: missing {missing}, unknown {unknown}")
         for name, p in own.items():
             if p.shape != state[name].shape or p.dtype != state[name].dtype:
                 raise ValueError(f"{name}: expected {p.dtype} {p.shape}, got {state[name].dtype} {state[name].shape}")
-        forget_weights()
-        for name, p in own.items():
-            p.data[...] = to_device(state[name], p.xp)
+        arrays = [p.xp.array(to_device(state[name], p.xp)) for name, p in own.items()]
+        forget_weights(own.values())
+        for p, array in zip(own.values(), arrays, strict=True):
+            p.data = array
         return self
 
     def to(self, xp):
-        """Move every parameter to `xp` (numpy or cupy). Do it before an optimiser is made. Returns self."""
-        for p in self.parameters():
-            p.data = to_device(p.data, xp)
-        return self
+        """Move every Tensor to `xp` (numpy or cupy). Do it before an optimiser is made. Returns self."""
+        if not inspect.ismodule(xp):
+            raise TypeError(f"a network moves to a module, numpy or cupy (see nn.choose_device), got {xp!r}")
+        return self._convert(lambda array: to_device(array, xp))
 
     def astype(self, dtype):
-        """Convert every parameter to `dtype`. Do it before an optimiser is made. Returns self."""
-        for p in self.parameters():
-            p.data = p.data.astype(dtype)
+        """Convert every Tensor to a floating `dtype`. Do it before an optimiser is made. Returns self."""
+        if np.dtype(dtype).kind != "f":
+            raise TypeError(f"a network is of a floating dtype, got {np.dtype(dtype)}")
+        return self._convert(lambda array: array.astype(dtype))
+
+    def _convert(self, change):
+        tensors = self.named_tensors().values()
+        forget_weights(tensors)
+        for p in tensors:
+            p.data, p.grad = change(p.data), None if p.grad is None else change(p.grad)
         return self
 
 
-def _walk(value, name=""):
-    """(name, object) for `value` and everything inside its attributes, lists, tuples and dicts, in order."""
+def _walk(value, name="", seen=None):
+    """(name, object) for `value` and everything inside its attributes, lists, tuples and dicts, in order.
+
+    A container is entered once: a layer may refer to its parent. TypeError for a set of Tensors or layers, which has
+    no order.
+    """
     yield name, value
-    if isinstance(value, Module):
-        children = vars(value).items()
-    elif isinstance(value, dict):
-        children = value.items()
-    elif isinstance(value, (list, tuple)):
-        children = enumerate(value)
-    else:
+    seen = set() if seen is None else seen
+    if isinstance(value, (set, frozenset)) and any(isinstance(child, (Tensor, Module)) for child in value):
+        raise TypeError(f"{name} is a set, whose order changes from run to run: keep Tensors and layers in a list")
+    if not isinstance(value, (Module, dict, list, tuple)) or id(value) in seen:
         return
-    for key, child in children:
-        yield from _walk(child, f"{name}.{key}" if name else str(key))
+    seen.add(id(value))
+    children = vars(value) if isinstance(value, Module) else value
+    for key, child in children.items() if isinstance(children, dict) else enumerate(children):
+        yield from _walk(child, f"{name}.{key}" if name else str(key), seen)
 
 
 def _parameter(array):
@@ -96,6 +135,8 @@ def _parameter(array):
 
 def _lecun_normal(rng, shape, fan_in):
     """Normal with variance 1 / fan_in: keeps the variance of what passes through (LeCun et al. 1998)."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng must be a numpy.random.Generator, such as np.random.default_rng(0), got {rng!r}")
     return _parameter(rng.standard_normal(shape) / math.sqrt(fan_in))
 
 
@@ -103,29 +144,34 @@ class Linear(Module):
     """y = x weight + bias, for x (..., inputs). zero=True starts at zero. rng: a numpy.random.Generator."""
 
     def __init__(self, inputs, outputs, *, rng, zero=False):
-        self.weight = _parameter(np.zeros((inputs, outputs))) if zero else _lecun_normal(rng, (inputs, outputs), inputs)
+        shape = whole("inputs", inputs, 1), whole("outputs", outputs, 1)
+        self.weight = _parameter(np.zeros(shape)) if zero else _lecun_normal(rng, shape, inputs)
         self.bias = _parameter(np.zeros(outputs))
 
     def __call__(self, x):
-        rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+        rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
         y = rows @ self.weight + self.bias
-        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], -1)
+        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 class Conv2d(Module):
     """Convolution of (N, H, W, inputs) with filters size x size; see `nn.conv2d`. zero=True starts at zero.
 
-    The padding keeps the size at stride 1. A call may give each sample a bias of its own, (N, outputs), in place of
-    the layer's; a layer that is always called so is made with bias=False.
+    The padding keeps the size at stride 1, as padding="same" does in PyTorch: an even filter has one zero more below
+    and to the right than above and to the left. bias=False makes a convolution without bias. A call may give each
+    sample a bias of its own, (N, outputs), in place of the layer's.
     """
 
     def __init__(self, inputs, outputs, size=3, stride=1, *, rng, zero=False, bias=True):
+        inputs, outputs, size = whole("inputs", inputs, 1), whole("outputs", outputs, 1), whole("size", size, 1)
         shape = (size, size, inputs, outputs)
         self.weight = _parameter(np.zeros(shape)) if zero else _lecun_normal(rng, shape, size * size * inputs)
         self.bias = _parameter(np.zeros(outputs)) if bias else None
-        self.stride, self.padding = stride, size // 2
+        self.stride, self.padding = whole("stride", stride, 1), (size - 1) // 2
 
     def __call__(self, x, bias=None):
+        if self.weight.shape[0] % 2 == 0:
+            x = ops.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
         return conv.conv2d(x, self.weight, self.bias if bias is None else bias, self.stride, self.padding)
 
 
@@ -133,6 +179,7 @@ class GroupNorm(Module):
     """Group norm over (N, ..., channels); silu=True applies silu to the result, in the same pass."""
 
     def __init__(self, channels, groups=8, silu=False):
+        self.groups = norm.check_groups(channels, groups)
         self.weight, self.bias = _parameter(np.ones(channels)), _parameter(np.zeros(channels))
         self.groups, self.silu = groups, silu
 
@@ -155,7 +202,7 @@ class Embedding(Module):
     """A table of `count` rows of width `channels`, looked up by integers; rows start standard normal."""
 
     def __init__(self, count, channels, *, rng):
-        self.weight = _parameter(rng.standard_normal((count, channels)))
+        self.weight = _lecun_normal(rng, (whole("count", count, 1), whole("channels", channels, 1)), 1)
 
     def __call__(self, index):
         return ops.embedding(self.weight, index)
@@ -165,7 +212,7 @@ class Dropout(Module):
     """Dropout with probability `rate` in training, nothing in evaluation. Call it inside `nn.random_state`."""
 
     def __init__(self, rate):
-        self.rate = rate
+        self.rate = real("the dropout rate", rate, below=1)
 
     def __call__(self, x):
         return ops.dropout(x, self.rate) if self.training else x
@@ -175,13 +222,15 @@ class Attention(Module):
     """Multi-head self-attention over tokens (N, L, channels); the output projection starts at zero if zero=True."""
 
     def __init__(self, channels, heads=4, *, rng, zero=False):
-        if channels % heads:
+        channels, self.heads = whole("channels", channels, 1), whole("heads", heads, 1)
+        if channels % self.heads:
             raise ValueError(f"{channels} channels do not divide into {heads} heads")
-        self.heads = heads
         self.to_qkv = Linear(channels, 3 * channels, rng=rng)
         self.to_out = Linear(channels, channels, rng=rng, zero=zero)
 
     def __call__(self, x):
+        if x.ndim != 3:
+            raise ValueError(f"attention needs tokens (N, L, channels), got {x.shape}")
         n, length, channels = x.shape
         qkv = self.to_qkv(x).reshape(n, length, 3, self.heads, channels // self.heads).transpose(2, 0, 3, 1, 4)
         mixed = ops.attention(qkv[0], qkv[1], qkv[2])

@@ -6,10 +6,12 @@ in place, and silu is joined on where it follows. Next: conv.py.
 """
 
 import functools
+import math
 
 import numpy as np
 
 from nn.gpu import kernels
+from nn.options import whole
 from nn.tensors import check_devices, is_recorded, node
 
 __all__ = ["group_norm", "group_norm_silu", "layer_norm"]
@@ -20,11 +22,12 @@ EPSILON = 1e-5  # added to the variance, as in Wu & He 2018 and PyTorch
 def group_norm(x, weight, bias, groups):
     """Wu & He 2018: each sample's channels, in `groups` groups, to mean 0 and variance 1; then weight and bias.
 
-    x: (N, ..., C), channels last. weight, bias: (C,). ValueError unless `groups` divides C.
+    x: (N, ..., C), channels last. weight, bias: (C,). ValueError unless `groups` divides C. Where the variance of a
+    group overflows, as in float32 from about 1e19 on, the sample's result is NaN.
     """
-    _check(x, weight, bias, groups)
+    groups = _checked("group_norm", x, weight, bias, groups)
     if kernels.used_for(x.xp, x.dtype):
-        return _by_kernels(x, weight, bias, groups, silu=False)
+        return _by_kernels("group_norm", x, weight, bias, groups, silu=False)
     centred, scale, vjp = _normalise(x, weight, bias, groups)
     y = centred * _row(scale, centred)
     y += _row(bias.data[None], centred)
@@ -33,18 +36,19 @@ def group_norm(x, weight, bias, groups):
 
 def group_norm_silu(x, weight, bias, groups):
     """silu(group_norm(x, weight, bias, groups)) in one op."""
-    _check(x, weight, bias, groups)
+    groups = _checked("group_norm_silu", x, weight, bias, groups)
     if kernels.used_for(x.xp, x.dtype):
-        return _by_kernels(x, weight, bias, groups, silu=True)
+        return _by_kernels("group_norm_silu", x, weight, bias, groups, silu=True)
     centred, scale, normalise_vjp = _normalise(x, weight, bias, groups)
-    h = centred * _row(0.5 * scale, centred)  # half of the normalised value z: silu(z) = z sigmoid(z) = h + h tanh(h)
+    # For z, the result of group norm, and h = z / 2: silu(z) = z sigmoid(z) = h + h tanh(h).
+    h = centred * _row(0.5 * scale, centred)
     h += _row(0.5 * bias.data[None], centred)
     t = x.xp.tanh(h)
     y = h * t
     y += h
 
     slope = None
-    if is_recorded(x, weight, bias):  # 2 silu'(z) = (1 + t) + h (1 - t^2) = (1 + t) (1 + 2 h - y), made in the cache
+    if is_recorded(x, weight, bias):  # slope = 2 silu'(z) = (1 + t) + h (1 - t^2) = (1 + t) (1 + 2 h - y), in place
         t += 1
         h += h
         h -= y
@@ -53,29 +57,25 @@ def group_norm_silu(x, weight, bias, groups):
         slope = h
 
     def vjp(g):
-        return normalise_vjp(slope * g.reshape(slope.shape), 0.5)  # the 2 is taken out with the scale
+        return normalise_vjp(slope * g.reshape(slope.shape), 0.5)  # 0.5 takes out the 2 of the slope
 
     return node("group_norm_silu", y.reshape(x.shape), (x, weight, bias), vjp)
 
 
-def _by_kernels(x, weight, bias, groups, silu):
+def _by_kernels(name, x, weight, bias, groups, silu):
     """Both of the above on a GPU: seven launches, forward and backward, not some fifty. Keeps x, mean and std."""
     a, w, b = x.data, weight.data, bias.data
     y, mean, inverse_std = kernels.group_norm(a, w, b, groups, EPSILON, silu)
-    return node(
-        "group_norm_silu" if silu else "group_norm",
-        y,
-        (x, weight, bias),
-        lambda g: kernels.group_norm_gradients(g, a, w, b, mean, inverse_std, silu),
-    )
+    vjp = lambda g: kernels.group_norm_gradients(g, a, w, b, mean, inverse_std, silu)  # noqa: E731
+    return node(name, y, (x, weight, bias), vjp)
 
 
 def layer_norm(x, weight, bias):
     """Ba et al. 2016: the last axis of x (..., C) to mean 0 and variance 1, then weight and bias, both (C,)."""
-    _check(x, weight, bias, 1)
+    _checked("layer_norm", x, weight, bias)
     a, w, xp = x.data, weight.data, x.xp
     centred = a - a.mean(axis=-1, keepdims=True)
-    inverse_std = 1 / xp.sqrt((centred * centred).mean(axis=-1, keepdims=True) + EPSILON)
+    inverse_std = _inverse_std((centred * centred).mean(axis=-1, keepdims=True), xp)
     normalised = centred * inverse_std
 
     def vjp(g):
@@ -89,18 +89,18 @@ def layer_norm(x, weight, bias):
 def _normalise(x, weight, bias, groups):
     """The parts of group norm: centred (N, H, W C), which is x less its group's mean; scale (N, C); and the vjp.
 
-    The result is centred * scale + bias, with scale = weight / std. Pixels lie in long rows of W C entries, so that
-    NumPy's inner loops are long. vjp(g, factor) is the vjp at factor * g.
+    The result of group norm is centred * scale + bias, with scale = weight / std. Pixels lie in long rows of W C
+    entries, because NumPy is fast along long rows. vjp(g, factor) is the vjp at factor * g.
     """
     xp, shape, w = x.xp, x.shape, weight.data
-    channels = shape[-1]
-    pixels = (shape[0], -1, channels)
-    rows = x.data.reshape(shape[0], shape[1] if x.ndim > 3 else 1, -1)
-    average = _group_average(channels, groups, rows.size // shape[0], x.dtype, xp)  # sums over pixels -> group means
+    n, channels = shape[0], shape[-1]
+    height = shape[1] if x.ndim > 3 else 1
+    pixels = (n, math.prod(shape[1:-1]), channels)
+    rows = x.data.reshape(n, height, math.prod(shape[1:]) // max(height, 1))
+    average = _group_average(channels, groups, pixels[1], x.dtype, xp)  # sums over pixels -> group means
 
     centred = rows - _row(sum_pixels(x.data.reshape(pixels), xp) @ average, rows)
-    variance = sum_pixels((centred * centred).reshape(pixels), xp) @ average
-    inverse_std = 1 / xp.sqrt(variance + EPSILON)
+    inverse_std = _inverse_std(sum_pixels((centred * centred).reshape(pixels), xp) @ average, xp)
 
     def vjp(g, factor=1):
         g = g.reshape(rows.shape)
@@ -116,18 +116,24 @@ def _normalise(x, weight, bias, groups):
     return centred, inverse_std * w, vjp
 
 
+def _inverse_std(variance, xp):
+    """1 / std. It is NaN where the variance has overflowed: a 0 would give the bias, and nobody would notice."""
+    return 1 / xp.sqrt(variance + EPSILON) + 0 * variance
+
+
 @functools.lru_cache(maxsize=64)
-def _group_average(channels, groups, entries, dtype, xp):
+def _group_average(channels, groups, pixels, dtype, xp):
     """The (C, C) matrix that takes a sample's sums over pixels to the mean over each channel's group."""
-    blocks = np.kron(np.eye(groups), np.ones((channels // groups, channels // groups)))
-    return xp.asarray((blocks * (groups / entries)).astype(dtype))
+    size = channels // groups
+    blocks = np.kron(np.eye(groups), np.ones((size, size)))
+    return xp.asarray((blocks / max(size * pixels, 1)).astype(dtype))
 
 
 def _row(per_channel, rows):
     """(N, C) or (1, C) -> (N, 1, W C): one value per channel, repeated along the rows (N, H, W C)."""
     n, channels = per_channel.shape
     repeated = per_channel[:, None].repeat(rows.shape[2] // channels, axis=1)
-    return repeated.reshape(n, 1, -1)
+    return repeated.reshape(n, 1, rows.shape[2])
 
 
 def sum_pixels(a, xp):
@@ -142,10 +148,20 @@ def _ones(count, dtype):
     return np.ones((1, count), dtype)
 
 
-def _check(x, weight, bias, groups):
-    check_devices("a norm", x, weight, bias)
+def _checked(op, x, weight, bias, groups=1):
+    """`groups`, after `check_groups`. ValueError where shapes do not fit, TypeError where devices differ."""
+    check_devices(op, x, weight, bias)
+    if x.ndim < (1 if op == "layer_norm" else 2) or not x.shape[-1]:
+        raise ValueError(f"{op} needs x (N, ..., C) with at least one channel, got {x.shape}")
     channels = x.shape[-1]
     if weight.shape != (channels,) or bias.shape != (channels,):
         raise ValueError(f"weight and bias must be ({channels},) for x {x.shape}, got {weight.shape} and {bias.shape}")
-    if groups < 1 or channels % groups:
+    return check_groups(channels, groups)
+
+
+def check_groups(channels, groups):
+    """`groups` as an int. ValueError unless it divides the number of channels."""
+    groups = whole("groups", groups)
+    if groups == 0 or channels % groups:
         raise ValueError(f"{channels} channels do not divide into {groups} groups")
+    return groups

@@ -2,7 +2,7 @@
 
 Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") is a block cipher: it encrypts the
 counter (block, sample, step) under the key (seed, stream). So the noise of sample 7 at step 100 is the same in any
-batch, on any number of workers, after a resume, and, up to the rounding of log and cos, on a GPU.
+batch, on any number of workers, after a resume, and, up to the rounding of log and cos, on a GPU. Next: options.py.
 """
 
 import zlib
@@ -11,6 +11,7 @@ import numpy as np
 
 from nn.backend import to_numpy
 from nn.gpu import kernels
+from nn.options import whole
 from nn.scope import Scope
 
 __all__ = ["philox", "uniform", "normal", "random_state", "next_uniform"]
@@ -39,11 +40,12 @@ def philox(counter, key, xp=np):
 
 
 def _words(seed, stream, step, samples, count, xp):
-    """At least `count` uint32 words for each sample, shape (N, 4, ceil(count / 4)), as uint64."""
-    samples = xp.asarray(_checked(seed, step, samples)).reshape(-1, 1)
+    """`count` uint32 words for each sample, shape (N, count), as uint64."""
+    seed, step, samples = _checked(seed, step, samples)
     blocks = xp.arange(-(-count // 4)).reshape(1, -1)
-    counter = (blocks, samples, xp.asarray(step & 0xFFFFFFFF), xp.asarray(step >> 32))
-    return xp.stack(xp.broadcast_arrays(*philox(counter, _key(seed, stream), xp)), axis=1)
+    counter = (blocks, xp.asarray(samples).reshape(-1, 1), xp.asarray(step & 0xFFFFFFFF), xp.asarray(step >> 32))
+    words = xp.stack(xp.broadcast_arrays(*philox(counter, _key(seed, stream), xp)), axis=1)
+    return words.reshape(samples.size, 4 * blocks.size)[:, :count]
 
 
 def _key(seed, stream):
@@ -51,21 +53,24 @@ def _key(seed, stream):
 
 
 def _checked(seed, step, samples):
-    """`samples` as a NumPy array; ValueError where one of the three is out of range."""
-    samples = to_numpy(samples)
-    if not 0 <= seed < 2**32 or not 0 <= step < 2**64:
+    """`seed` and `step` as ints and `samples` as a NumPy array; ValueError where one of the three is out of range."""
+    seed, step, samples = whole("seed", seed), whole("step", step), to_numpy(samples)
+    if seed >= 2**32 or step >= 2**64:
         raise ValueError(f"seed must be in 0..2^32 - 1 and step in 0..2^64 - 1, got {seed} and {step}")
+    if samples.ndim != 1:
+        raise ValueError(f"samples must be N sample numbers in a list or an array, got shape {samples.shape}")
     if samples.size and not (samples.dtype.kind in "iu" and 0 <= samples.min() and samples.max() < 2**32):
         raise ValueError(
             f"samples must be integers in 0..2^32 - 1, got {samples.dtype} {samples.min()}..{samples.max()}"
         )
-    return samples
+    return seed, step, samples
 
 
 def _by_kernel(name, seed, stream, step, samples, shape, xp):
     """`uniform` or `normal` on a GPU, in one launch."""
-    samples = xp.asarray(_checked(seed, step, samples).astype(np.uint32))
+    seed, step, samples = _checked(seed, step, samples)
     count = int(np.prod(shape, dtype=int))
+    samples = xp.asarray(samples.astype(np.uint32))
     return kernels.random_numbers(name, samples, count, step, _key(seed, stream), xp).reshape(samples.size, *shape)
 
 
@@ -78,9 +83,13 @@ def uniform(seed, stream, step, samples, shape=(), xp=np):
     if kernels.used_for(xp):
         return _by_kernel("uniform", seed, stream, step, samples, shape, xp)
     count = int(np.prod(shape, dtype=int))
-    words = _words(seed, stream, step, samples, count, xp)
-    bits = (words >> xp.uint64(9)).astype(xp.float32).reshape(len(words), -1)[:, :count]
-    return ((bits + xp.float32(0.5)) * xp.float32(2**-23)).reshape(len(words), *shape)
+    numbers = _unit_interval(_words(seed, stream, step, samples, count, xp), xp)
+    return numbers.reshape(len(numbers), *shape)
+
+
+def _unit_interval(words, xp):
+    """uint32 words, held in uint64, as float32 numbers in (0, 1)."""
+    return ((words >> xp.uint64(9)).astype(xp.float32) + xp.float32(0.5)) * xp.float32(2**-23)
 
 
 def normal(seed, stream, step, samples, shape=(), xp=np):
@@ -99,8 +108,12 @@ _state = Scope("random_state", None)
 
 
 def random_state(seed, step, samples):
-    """A `with` block in which layers that draw random numbers (dropout) draw those of (seed, step, samples)."""
-    return _state.set({"seed": seed, "step": step, "samples": np.asarray(samples), "drawn": 0})
+    """A `with` block in which layers that draw random numbers (dropout) draw those of (seed, step, samples).
+
+    Each layer that is called draws from a stream of its own. Arguments and errors as `uniform`.
+    """
+    seed, step, samples = _checked(seed, step, samples)
+    return _state.set({"seed": seed, "step": step, "samples": samples, "drawn": 0})
 
 
 def next_uniform(shape, xp=np):
@@ -108,10 +121,10 @@ def next_uniform(shape, xp=np):
     state = _state.get()
     if state is None:
         raise RuntimeError(
-            "a layer that draws random numbers was called outside `with nn.random_state(seed, step, samples)`"
+            "a layer that draws random numbers (dropout) was called outside a random state: enter `with "
+            "nn.random_state(seed, step, samples)` in training, or call network.eval() after it"
         )
-    if len(state["samples"]) != shape[0]:
-        raise ValueError(f"random_state names {len(state['samples'])} samples, the batch has {shape[0]}")
+    if not shape or len(state["samples"]) != shape[0]:
+        raise ValueError(f"random_state names {len(state['samples'])} samples, the batch has the shape {shape}")
     state["drawn"] += 1
-    stream = f"layer {state['drawn']}"
-    return uniform(state["seed"], stream, state["step"], state["samples"], shape[1:], xp)
+    return uniform(state["seed"], f"layer {state['drawn']}", state["step"], state["samples"], shape[1:], xp)

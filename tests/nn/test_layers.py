@@ -70,15 +70,131 @@ def test_the_state_of_one_network_makes_another_equal():
         np.testing.assert_array_equal(p.data, net.named_parameters()[name].data)
 
 
-def test_a_state_is_a_copy_and_loading_copies_into_the_same_arrays():
+def test_a_state_is_a_copy_and_so_is_what_is_loaded():
     net = Net()
-    state, before = net.state_dict(), net.scale.data
+    state = net.state_dict()
     net.scale.data += 1
     assert state["scale"].tolist() == [1, 1]
     net.load_state_dict(state)
-    assert net.scale.data is before  # an optimiser's flat array is made of these
     state["scale"] += 7
     assert net.scale.data.tolist() == [1, 1]
+
+
+def test_an_optimiser_goes_on_from_what_was_loaded():
+    net = Net()
+    optimiser, ema, state = nn.SGD(net.parameters(), 1.0), nn.EMA(net.parameters(), 0.0), net.state_dict()
+    net.load_state_dict({name: array + 5 for name, array in state.items()})
+    optimiser.step(there(np.ones(optimiser.flat.shape, np.float32)))
+    ema.update()
+    assert net.scale.data.tolist() == [5, 5]
+    assert ema.average[:2].tolist() == [5, 5]
+
+
+@pytest.mark.cpu
+def test_loading_into_an_array_that_cannot_be_written_into_works():
+    net = Net()
+    net.scale.data = np.frombuffer(b"\0" * 8, np.float32)
+    net.load_state_dict({name: array + 5 for name, array in net.state_dict().items()})
+    assert net.scale.data.tolist() == [5, 5]
+
+
+def test_a_frozen_parameter_stays_in_the_state_and_is_moved_and_converted_but_not_trained():
+    net, other = Net(), Net()
+    net.pair[0].weight.requires_grad = False
+    assert list(net.named_parameters()) == [name for name in NAMES if name != "pair.0.weight"]
+    assert list(net.state_dict()) == list(other.state_dict()) == [NAMES[0], "frozen", *NAMES[1:]]
+    other.load_state_dict(net.state_dict())
+    net.load_state_dict(other.state_dict())
+    net.pair[0].weight.grad = there(np.ones((2, 3), np.float32))
+    net.astype(np.float64)
+    assert {p.dtype for p in net.named_tensors().values()} == {np.dtype(np.float64)}
+    assert net.pair[0].weight.grad.dtype == np.float64
+
+
+class Child(Module):
+    def __init__(self, parent):
+        self.parent, self.weight = parent, Tensor(there(np.ones(2, np.float32)), requires_grad=True)
+
+
+class Parent(Module):
+    def __init__(self):
+        self.children = [Child(self)]
+        self.children.append(self.children)
+
+
+def test_a_layer_may_refer_to_its_parent():
+    net = Parent()
+    assert list(net.named_parameters()) == ["children.0.weight"]
+    assert not net.eval().children[0].training
+    assert list(net.children[0].named_parameters()) == ["weight"]
+
+
+def holding(**attributes):
+    net = Module()
+    vars(net).update(attributes)
+    return net
+
+
+def weight():
+    return Tensor(there(np.ones(2, np.float32)), requires_grad=True)
+
+
+NESTED = {
+    "dicts in lists in tuples": (([{"a": weight()}, (weight(),)],), ["w.0.0.a", "w.0.1.0"]),
+    "numbers as keys": ({3: weight(), (1, 2): weight()}, ["w.3", "w.(1, 2)"]),
+    "a dot in a name": ({"a.b": weight()}, ["w.a.b"]),
+    "what holds no tensor": ([{1, 2}, "text", None, range(3), np.ones(2), nn.relu], []),
+}
+
+
+@pytest.mark.parametrize("value, names", NESTED.values(), ids=NESTED)
+def test_parameters_are_found_in(value, names):
+    assert list(holding(w=value).named_parameters()) == names
+
+
+REFUSED = {
+    "0 and '0'": (lambda: holding(w={0: weight(), "0": weight()}), ValueError, "two tensors of Module are named 'w.0'"),
+    "a dot in a name": (lambda: holding(**{"a.b": weight(), "a": {"b": weight()}}), ValueError, "are named 'a.b'"),
+    "a set": (lambda: holding(w={weight()}), TypeError, "w is a set, whose order changes from run to run"),
+    "layers in a set": (lambda: holding(w=[frozenset([Module()])]), TypeError, "w.0 is a set"),
+    "a result": (lambda: holding(w=weight() * 0.1), ValueError, "w was computed by an op, so it is no parameter"),
+}
+
+
+@pytest.mark.parametrize("make, error, words", REFUSED.values(), ids=REFUSED)
+def test_what_would_be_trained_under_no_name_or_in_no_order_is_refused(make, error, words):
+    net = make()
+    for use in (net.parameters, net.state_dict):
+        with pytest.raises(error, match=words):
+            use()
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda net: net.to("cuda"), "moves to a module, numpy or cupy .* got 'cuda'"),
+        (lambda net: net.astype(int), "floating dtype, got int64"),
+    ],
+)
+def test_a_network_moves_to_a_module_and_converts_to_a_floating_dtype(call, words):
+    net = Net()
+    with pytest.raises(TypeError, match=words):
+        call(net)
+
+
+def test_inside_constant_weights_what_was_made_of_the_old_weights_is_not_used_after_a_change():
+    net, x = moved(nn.Conv2d(8, 8, rng=rng())), tensor(rng(1).standard_normal((1, 4, 4, 8)).astype(np.float32))
+    changes = [
+        (lambda: net.load_state_dict({name: 2 * a for name, a in net.state_dict().items()}), np.float32),
+        (lambda: net.astype(np.float64), np.float64),
+    ]
+    with nn.constant_weights():
+        before = net(x)
+        for change, dtype in changes:
+            change()
+            after = net(x.astype(dtype))
+            assert after.dtype == dtype
+            np.testing.assert_allclose(after.data, 2 * before.data, rtol=1e-5, atol=1e-5)
 
 
 LAST = NAMES[-1]
@@ -118,6 +234,21 @@ LAYERS = {
         (1, 6, 8, 2),
         lambda x, p: conv2d_loops(x, p["weight"], p["bias"], 2, 1),
     ),
+    "Conv2d of size 4": (
+        nn.Conv2d(2, 3, size=4, rng=rng()),
+        (1, 8, 7, 2),
+        lambda x, p: conv2d_loops(np.pad(x, ((0, 0), (1, 2), (1, 2), (0, 0))), p["weight"], p["bias"]),
+    ),
+    "Conv2d of size 4 and stride 2": (  # of an even image: PyTorch's Conv2d(2, 3, 4, stride=2, padding=1)
+        nn.Conv2d(2, 3, size=4, stride=2, rng=rng()),
+        (1, 8, 6, 2),
+        lambda x, p: conv2d_loops(x, p["weight"], p["bias"], 2, 1),
+    ),
+    "Conv2d without bias": (
+        nn.Conv2d(2, 3, rng=rng(), bias=False),
+        (1, 8, 7, 2),
+        lambda x, p: conv2d_loops(x, p["weight"], padding=1),
+    ),
     "Conv2d of size 1": (
         nn.Conv2d(2, 3, size=1, rng=rng()),
         (1, 3, 4, 2),
@@ -141,6 +272,46 @@ def test_a_layer_computes_what_its_parameters_say(layer, shape, expected):
     x = rng(1).standard_normal(shape).astype(np.float32)
     moved(layer) if isinstance(layer, Module) else None
     np.testing.assert_allclose(layer(tensor(x)).data, expected(x, layer.state_dict()), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", range(1, 8))
+@pytest.mark.parametrize("side", range(1, 9))
+def test_a_convolution_keeps_the_size_at_stride_1(size, side):
+    layer = moved(nn.Conv2d(1, 2, size=size, rng=rng()))
+    assert layer(tensor(np.ones((1, side, side + 1, 1), np.float32))).shape == (1, side, side + 1, 2)
+
+
+EMPTY = {
+    "Linear": (lambda: nn.Linear(4, 6, rng=rng()), (0, 4), (0, 6)),
+    "Linear on tokens": (lambda: nn.Linear(4, 6, rng=rng()), (0, 5, 4), (0, 5, 6)),
+    "Linear on no tokens": (lambda: nn.Linear(4, 6, rng=rng()), (3, 0, 4), (3, 0, 6)),
+    "Conv2d": (lambda: nn.Conv2d(4, 6, rng=rng()), (0, 5, 7, 4), (0, 5, 7, 6)),
+    "Conv2d by Winograd": (lambda: nn.Conv2d(8, 6, rng=rng()), (0, 5, 7, 8), (0, 5, 7, 6)),
+    "Conv2d of size 2": (lambda: nn.Conv2d(4, 6, 2, rng=rng()), (0, 5, 7, 4), (0, 5, 7, 6)),
+    "GroupNorm": (lambda: nn.GroupNorm(8), (0, 5, 7, 8), (0, 5, 7, 8)),
+    "GroupNorm with silu": (lambda: nn.GroupNorm(8, silu=True), (0, 8), (0, 8)),
+    "LayerNorm": (lambda: nn.LayerNorm(8), (0, 5, 8), (0, 5, 8)),
+    "Attention": (lambda: nn.Attention(8, rng=rng()), (0, 5, 8), (0, 5, 8)),
+    "Dropout": (lambda: nn.Dropout(0.5), (0, 5), (0, 5)),
+}
+
+
+@pytest.mark.parametrize("make, shape, expected", EMPTY.values(), ids=EMPTY.keys())
+def test_an_empty_batch_gives_an_empty_batch_and_gradients_of_zero(make, shape, expected):
+    layer, x = moved(make()), Tensor(there(np.zeros(shape, np.float32)), requires_grad=True)
+    with nn.random_state(0, 0, []):
+        y = layer(x)
+    assert y.shape == expected
+    gx, *found = gradients(y, [x, *layer.parameters()], y.data)
+    assert gx.shape == shape
+    assert not any(g.any() for g in found)
+
+
+def test_embedding_of_no_index_is_empty():
+    layer = moved(nn.Embedding(4, 3, rng=rng()))
+    y = layer(np.zeros((0, 2), int))
+    assert y.shape == (0, 2, 3)
+    assert not gradients(y, layer.parameters(), y.data)[0].any()
 
 
 @pytest.mark.parametrize("silu", [False, True])
@@ -169,6 +340,11 @@ def test_embedding_looks_up_rows_and_adds_the_gradients_of_those_looked_up_twice
     assert found.tolist() == [[1] * 3, [1] * 3, [2] * 3, [0] * 3]
 
 
+def test_dropout_outside_a_random_state_says_both_ways_out():
+    with pytest.raises(RuntimeError, match=r"nn.random_state\(seed, step, samples\)` in training, .*\.eval\(\)"):
+        nn.Dropout(0.5)(tensor(np.ones((2, 3), np.float32)))
+
+
 def test_dropout_drops_in_training_only():
     layer, x = nn.Dropout(0.5), tensor(np.ones((4, 50), np.float32))
     assert layer.eval()(x) is x
@@ -188,9 +364,44 @@ def test_attention_is_what_its_heads_say_one_by_one():
     np.testing.assert_allclose(layer(tensor(x)).data, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_attention_refuses_heads_that_do_not_divide_its_channels():
-    with pytest.raises(ValueError, match="6 channels do not divide into 4 heads"):
-        nn.Attention(6, heads=4, rng=rng())
+SIZES = {
+    "heads": (lambda: nn.Attention(6, heads=4, rng=rng()), ValueError, "6 channels do not divide into 4 heads"),
+    "no heads": (lambda: nn.Attention(6, heads=0, rng=rng()), ValueError, "heads must be at least 1, got 0"),
+    "groups": (lambda: nn.GroupNorm(6, groups=4), ValueError, "6 channels do not divide into 4 groups"),
+    "width 0": (lambda: nn.Linear(0, 3, rng=rng()), ValueError, "inputs must be at least 1, got 0"),
+    "width 2.5": (lambda: nn.Linear(2, 2.5, rng=rng()), TypeError, "outputs must be an integer, got 2.5"),
+    "size 0": (lambda: nn.Conv2d(2, 3, 0, rng=rng()), ValueError, "size must be at least 1, got 0"),
+    "stride 0": (lambda: nn.Conv2d(2, 3, stride=0, rng=rng()), ValueError, "stride must be at least 1, got 0"),
+    "rate 1": (lambda: nn.Dropout(1.0), ValueError, r"the dropout rate must be in \[0, 1\), got 1"),
+    "a seed": (lambda: nn.Linear(2, 3, rng=0), TypeError, r"rng must be a numpy.random.Generator, .* got 0"),
+    "an image": (
+        lambda: nn.Attention(4, rng=rng())(tensor(np.ones((1, 2, 2, 4), np.float32))),
+        ValueError,
+        r"attention needs tokens \(N, L, channels\), got \(1, 2, 2, 4\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("make, error, words", SIZES.values(), ids=SIZES)
+def test_sizes_that_cannot_be_meant_are_refused_when_the_layer_is_made(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+@pytest.mark.parametrize("integer", [np.uint8, np.int64])
+def test_sizes_may_be_numbers_of_numpys(integer):
+    """200 * 3 and 3 * 3 * 200 are more than a uint8 holds."""
+    pairs = [
+        (lambda n: nn.Linear(n(200), n(3), rng=rng()), (2, 200)),
+        (lambda n: nn.Conv2d(n(200), n(3), n(3), n(1), rng=rng()), (2, 3, 4, 200)),
+        (lambda n: nn.GroupNorm(n(200), n(100)), (2, 3, 4, 200)),
+        (lambda n: nn.Attention(n(200), n(4), rng=rng()), (2, 3, 200)),
+    ]
+    for make, shape in pairs:
+        x = tensor(rng(1).standard_normal(shape).astype(np.float32))
+        found, expected = (moved(make(n))(x) for n in (integer, int))
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found.data, expected.data)
 
 
 def test_linear_refuses_an_input_of_another_width():

@@ -73,6 +73,73 @@ def test_one_pixel_of_one_channel_is_its_own_mean(xp):
     assert float(abs(gw).max()) == 0
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 5, 4), (0, 4), (2, 0, 5, 4), (2, 3, 0, 4)], ids=str)
+@pytest.mark.parametrize("name", ["group_norm", "group_norm_silu", "layer_norm"])
+def test_where_there_is_nothing_to_norm_nothing_comes_out(xp, name, shape):
+    x, weight, bias = xp.zeros(shape), xp.ones(4), xp.ones(4)
+    groups = () if name == "layer_norm" else (2,)
+    y, gx, gw, gb = value_and_gradients(getattr(nn, name), [x, weight, bias], xp.zeros(shape), *groups)
+    assert y.shape == gx.shape == shape
+    assert to_numpy(gw).tolist() == to_numpy(gb).tolist() == [0] * 4
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize(
+    "name, groups", [("group_norm", 1), ("group_norm", 2), ("group_norm_silu", 1), ("layer_norm", 0)]
+)
+def test_a_variance_that_overflows_gives_nan_and_not_the_bias(name, groups):
+    """1 / infinity is 0: every pixel would be at the mean, and nobody would notice."""
+    x = Tensor(np.array([[1, 2, -3, -4]], np.float32) * np.float32(1e25))
+    one = Tensor(np.ones(4, np.float32))
+    with np.errstate(all="ignore"):
+        y = getattr(nn, name)(x, one, one, *([groups] if groups else [])).data
+    assert np.isnan(y).all()
+    largest = Tensor(x.data * np.float32(1e-7))  # squares of 4e18 still fit
+    y = getattr(nn, name)(largest, one, one, *([groups] if groups else [])).data
+    assert np.isfinite(y).all()
+
+
+@pytest.mark.parametrize("number", [np.uint8, np.int64])
+def test_groups_may_be_a_number_of_numpys(xp, number):
+    x, weight, bias = drawn(xp, 0, (2, 3, 3, 4), (4,), (4,), dtype=np.float32)
+    arrays = [Tensor(a) for a in (x, weight, bias)]
+    found, expected = nn.group_norm(*arrays, number(2)), nn.group_norm(*arrays, 2)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found.data, expected.data)
+
+
+def ones(xp, *shape):
+    return Tensor(xp.ones(shape))
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (
+            lambda one: nn.group_norm(one(2, 3, 4), one(4), one(4), 3),
+            ValueError,
+            "4 channels do not divide into 3 groups",
+        ),
+        (lambda one: nn.group_norm(one(2, 4), one(4), one(4), 0), ValueError, "4 channels do not divide into 0 groups"),
+        (lambda one: nn.group_norm(one(2, 4), one(4), one(4), 2.0), TypeError, "groups must be an integer, got 2.0"),
+        (
+            lambda one: nn.group_norm(one(2, 4), one(3), one(4), 2),
+            ValueError,
+            r"must be \(4,\) for x \(2, 4\), got \(3,\)",
+        ),
+        (
+            lambda one: nn.group_norm_silu(one(4), one(4), one(4), 2),
+            ValueError,
+            r"group_norm_silu needs x \(N, ..., C\)",
+        ),
+        (lambda one: nn.layer_norm(one(2, 0), one(0), one(0)), ValueError, r"layer_norm needs .* got \(2, 0\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_a_reason(xp, call, error, words):
+    with pytest.raises(error, match=words):
+        call(lambda *shape: ones(xp, *shape))
+
+
 # ==== far from zero ====
 #
 # In x = mean + u, with u of size one, u is rounded by eps * mean before anything is computed. No method does

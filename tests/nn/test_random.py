@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -64,23 +65,42 @@ def test_seed_stream_step_and_sample_each_make_other_numbers(draw):
 
 
 @draws
-@pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 3, 3)])
-def test_shapes_and_dtype(xp, draw, shape):
-    numbers = draw(0, "noise", 0, range(4), shape, xp)
-    assert (numbers.shape, numbers.dtype) == ((4, *shape), np.float32)
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 3, 3), (0,), (2, 0)])
+@pytest.mark.parametrize("count", [0, 4])
+def test_shapes_and_dtype(xp, draw, shape, count):
+    numbers = draw(0, "noise", 0, range(count), shape, xp)
+    assert (numbers.shape, numbers.dtype) == ((count, *shape), np.float32)
+
+
+@draws
+@pytest.mark.parametrize("integer", [np.uint8, np.uint32, np.int64, lambda value: np.array(value)])
+def test_numbers_of_numpys_give_what_pythons_give(xp, draw, integer):
+    """The key and the counter are words of 32 bits, which a seed of 8 bits must not wrap around in."""
+    expected = draw(200, "noise", 250, [7, 255], (5,), xp)
+    for samples in (np.array([7, 255], np.uint8), xp.asarray(np.array([7, 255], np.int16))):
+        np.testing.assert_array_equal(draw(integer(200), "noise", integer(250), samples, (5,), xp), expected)
 
 
 # ==== how they are distributed ====
 
 
-def test_uniform_is_23_bits_and_a_half_exactly(monkeypatch):
+def test_uniform_is_23_bits_and_a_half_exactly(xp):
     """Never 0, never 1: with 24 bits the largest would round to 1."""
     chosen = np.array([0, 2**9 - 1, 2**9, 2**31, 2**32 - 2**9, 2**32 - 1], dtype=np.uint64)
-    monkeypatch.setattr(random, "_words", lambda *arguments: chosen.reshape(1, 1, -1))
-    drawn = uniform(0, "noise", 0, [0], (6,))[0]
+    drawn = to_numpy(random._unit_interval(xp.asarray(chosen), xp))
+    assert drawn.dtype == np.float32
     assert drawn.astype(np.float64).tolist() == [((int(word) >> 9) + 0.5) / 2**23 for word in chosen]
     assert drawn.min() > 0
     assert drawn.max() < 1
+
+
+def test_uniform_numbers_are_the_words_of_philox_in_order(xp):
+    """Block 0 gives the first of each four words, then the second of each, and so on."""
+    key = 3, zlib.crc32(b"noise")
+    blocks = [philox((block, 9, 5, 1), key) for block in range(2)]
+    expected = [random._unit_interval(blocks[block][i], np) for i in range(4) for block in range(2)]
+    found = uniform(3, "noise", 5 + 2**32, [9], (7,), xp)
+    np.testing.assert_array_equal(found[0], np.array(expected[:7]))
 
 
 def test_normal_is_the_transform_of_box_and_muller(xp):
@@ -129,13 +149,15 @@ def test_neighbours_are_uncorrelated():
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"seed": -1}, "seed must be in 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"seed": 2**32}, "got 4294967296 and 0"),
-        ({"step": -1}, "got 0 and -1"),
+        ({"step": -1}, "step must be at least 0, got -1"),
         ({"step": 2**64}, "step in 0"),
         ({"samples": [-1]}, "got int64 -1..-1"),
         ({"samples": [2**32]}, "samples must be"),
         ({"samples": [0.5]}, "got float64 0.5..0.5"),
+        ({"samples": [[1, 2]]}, r"in a list or an array, got shape \(1, 2\)"),
+        ({"samples": 5}, r"in a list or an array, got shape \(\)"),
     ],
 )
 def test_numbers_out_of_range_are_refused(change, words):
@@ -143,7 +165,17 @@ def test_numbers_out_of_range_are_refused(change, words):
         uniform(**{"seed": 0, "stream": "noise", "step": 0, "samples": [0], **change})
 
 
+def test_a_seed_that_is_no_integer_is_refused():
+    with pytest.raises(TypeError, match="seed must be an integer, got 1.0"):
+        uniform(1.0, "noise", 0, [0])
+
+
 # ==== the state that layers draw from ====
+
+
+def test_a_random_state_that_cannot_be_is_refused_when_it_is_made():
+    with pytest.raises(ValueError, match="samples must be integers in"):
+        nn.random_state(0, 0, [-1])
 
 
 def test_the_same_state_gives_the_same_numbers_and_each_layer_its_own():
@@ -175,9 +207,10 @@ def test_threads_do_not_draw_from_one_another():
 
 
 def test_drawing_outside_a_state_or_for_another_batch_is_refused():
-    with pytest.raises(RuntimeError, match="outside `with nn.random_state"):
+    with pytest.raises(RuntimeError, match="enter `with nn.random_state.* or call network.eval"):
         random.next_uniform((2, 3))
-    with nn.random_state(1, 2, [5, 6]), pytest.raises(ValueError, match="names 2 samples, the batch has 3"):
-        random.next_uniform((3, 3))
+    for shape in ((3, 3), ()):
+        with nn.random_state(1, 2, [5, 6]), pytest.raises(ValueError, match="names 2 samples, the batch has the shape"):
+            random.next_uniform(shape)
     with pytest.raises(RuntimeError, match="outside"):
         random.next_uniform((2, 3))
