@@ -40,7 +40,7 @@ def _auto(data_dir=None):
         return DATASETS["mnist"](data_dir)
     except NoMirrorError as error:
         say(_INSTEAD.format(error=error))
-        return _glyphs()
+        return DATASETS["glyphs"](data_dir)
 
 
 _INSTEAD = """

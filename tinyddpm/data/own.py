@@ -68,11 +68,12 @@ def _visible(folder):
 
 def _read_images(folder, size, fit):
     """(Dataset, names of its classes) of the image files in `folder`, or in its sub-folders."""
-    folders = [folder, *(entry for entry in _visible(folder) if entry.is_dir())]
-    entries = [(entry, k) for k, place in enumerate(folders) for entry in _visible(place) if entry not in folders]
+    places = [folder, *(entry for entry in _visible(folder) if entry.is_dir())]
+    folders = {place: k for k, place in enumerate(places)}
+    entries = [(entry, k) for place, k in folders.items() for entry in _visible(place) if entry not in folders]
     files = [(entry, k) for entry, k in entries if entry.suffix.lower() in ENDINGS]
     counts = np.bincount([k for _, k in files], minlength=len(folders))
-    if (counts == 0).tolist() != [len(folders) > 1] + [False] * (len(folders) - 1):
+    if (counts[0] > 0) == (len(folders) > 1) or 0 in counts[1:]:
         held = ", ".join(f"{n} in {place}" for place, n in zip(folders, counts, strict=True))
         raise DataError(f"image files must lie in one folder, or some in each of its sub-folders; there are {held}")
     others = [entry.name for entry, _ in entries if entry.suffix.lower() not in ENDINGS]
@@ -81,7 +82,7 @@ def _read_images(folder, size, fit):
     images = _stacked(folder, [path for path, _ in files], size, fit)
     if len(folders) < 3:
         return Dataset(images), []
-    classes = [place.name for place in folders[1:]]
+    classes = [place.name for place in places[1:]]
     say(f"{folder}: the classes are " + ", ".join(f"{k} {name}" for k, name in enumerate(classes)))
     return Dataset(images, [k - 1 for _, k in files]), classes
 

@@ -170,10 +170,10 @@ def test_a_flipped_bit_in_a_stored_array_is_found(tmp_path):
 Image = pytest.importorskip("PIL.Image")
 
 
-def draw(folder, images, ending=".png", mode=None):
+def draw(folder, images, ending=".png"):
     folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images):
-        Image.fromarray(image, mode).save(folder / f"{i:04d}{ending}")
+        Image.fromarray(image).save(folder / f"{i:04d}{ending}")
 
 
 @pytest.mark.parametrize("shape", [(500, 20, 36), (25, 32, 32, 3)])
