@@ -1,11 +1,12 @@
 """A cache for values computed from the weights, such as transformed filters. It is valid while no weight changes."""
 
 from nn.scope import Scope
+from nn.tape import clock
 
 __all__ = ["constant_weights", "remembered", "forget_weights"]
 
 _cache = Scope("cache", None)
-_changes = 0  # how often an optimiser, an average or a state has written into weights, in all
+_changes = 0  # when weights were last written into, by the clock of the tape
 
 
 def constant_weights():
@@ -18,10 +19,15 @@ class _Cache:
         self.values, self.changes = {}, _changes
 
 
-def forget_weights():
-    """Say that weights have changed: every cache made before is empty. All of `nn` that writes weights calls it."""
+def forget_weights(tensors):
+    """Say that the data of `tensors` are written into. All of `nn` that writes weights calls it.
+
+    Every cache made before is empty, and `backward` refuses a graph that was made before from one of these Tensors.
+    """
     global _changes
-    _changes += 1
+    _changes = next(clock)
+    for x in tensors:
+        x.changed = _changes
 
 
 def remembered(what, owner, compute):

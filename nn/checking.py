@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from nn.arrays import DtypesDiffer
 from nn.tape import gradients, no_grad
 from nn.tensors import Tensor
 
@@ -15,35 +16,37 @@ def gradcheck(op, *arrays, seed=0, step=1e-6, rtol=1e-6):
     contracted with a *random* cotangent: under a cotangent of ones a wrong vjp of a norm passes, since the outputs of
     a norm sum to a constant. Each gradient is compared along random directions and along single entries, so the cost
     does not grow with the square of the size.
+
+    A gradient of another dtype or shape than its input's is refused by the walk itself: TypeError or ValueError, naming
+    the op. Since float64 hides what only float32 shows, `op` also runs once in float32, if it holds no float64 array.
     """
+    for index, a in enumerate(arrays):
+        if getattr(a, "dtype", None) != np.float64:
+            raise TypeError(f"gradcheck needs float64 inputs, input {index} is {getattr(a, 'dtype', type(a).__name__)}")
     rng = np.random.default_rng(seed)
-    inputs = [Tensor(a, requires_grad=True) for a in arrays]
-    for index, x in enumerate(inputs):
-        if x.dtype != np.float64:
-            raise TypeError(f"gradcheck needs float64 inputs, input {index} is {x.dtype}")
+    inputs = [Tensor(a.copy(), requires_grad=True) for a in arrays]
     output = op(*inputs)
-    xp = output.xp
-    cotangent = xp.asarray(rng.standard_normal(output.shape))
+    cotangent = output.xp.asarray(rng.standard_normal(output.shape))
     claimed = gradients(output, inputs, cotangent)
 
-    for index, x in enumerate(inputs):
-        for direction in _directions(x.shape, rng):
-            direction = xp.asarray(direction)
-            original = x.data
+    for index, a in enumerate(arrays):
+        for direction in _directions(a.shape, rng):
+            direction = output.xp.asarray(direction)
 
-            def value(scale, x=x, original=original, direction=direction):
-                x.data = original + scale * direction
+            def terms(distance, index=index, a=a, direction=direction):
+                moved = [Tensor(b + distance * direction if i == index else b.copy()) for i, b in enumerate(arrays)]
                 with no_grad():
-                    y = op(*inputs).data
-                x.data = original
-                return float((y * cotangent).sum())
+                    return op(*moved).data * cotangent
 
-            measured = (value(step) - value(-step)) / (2 * step)
+            above, below = terms(step), terms(-step)
+            measured = float((above - below).sum()) / (2 * step)
             expected = float((claimed[index] * direction).sum())
-            scale = max(abs(measured), abs(expected), _noise(value(0), step) / rtol)
-            assert abs(measured - expected) <= rtol * scale, (
-                f"gradient of input {index} (shape {x.shape}): claimed {expected!r}, measured {measured!r}"
-            )
+            tolerance = max(rtol * max(abs(measured), abs(expected)), _rounding(above, step))
+            if not abs(measured - expected) <= tolerance:  # so written that NaN is an error
+                raise AssertionError(
+                    f"gradient of input {index} (shape {a.shape}): claimed {expected!r}, measured {measured!r}"
+                )
+    _check_float32(op, arrays, cotangent)
 
 
 def _directions(shape, rng):
@@ -56,6 +59,19 @@ def _directions(shape, rng):
         yield direction.reshape(shape)
 
 
-def _noise(value, step):
-    """What rounding alone can do to a central difference of this function."""
-    return 64 * np.finfo(np.float64).eps * max(abs(value), 1) / step
+def _rounding(terms, step):
+    """What rounding alone can do to a central difference of a sum of `terms`.
+
+    A term that is computed in k operations is off by some k eps of its size, upwards or downwards, so the sum is off by
+    some k eps of the terms' Euclidean norm. 64 is room for dozens of operations. Dividing by `step` divides the error too.
+    """
+    return 64 * np.finfo(np.float64).eps * max(float((terms * terms).sum()) ** 0.5, 1) / step
+
+
+def _check_float32(op, arrays, cotangent):
+    inputs = [Tensor(a.astype(np.float32), requires_grad=True) for a in arrays]
+    try:
+        output = op(*inputs)
+    except DtypesDiffer:  # the op holds float64 arrays of its own, which cannot meet these
+        return
+    gradients(output, inputs, cotangent.astype(output.dtype))

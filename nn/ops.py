@@ -6,29 +6,15 @@ the result `g` into one gradient per parent. `x.xp` is numpy or cupy. Next: conv
 
 import numpy as np
 
+from nn.options import real
 from nn.random import next_uniform
-from nn.tensors import Tensor, node
+from nn.tensors import Tensor, is_recorded, node, taken
 
 __all__ = ["exp", "log", "sqrt", "tanh", "sigmoid", "silu", "relu", "softplus", "clip", "where", "concatenate", "pad"]
 __all__ += ["softmax", "log_softmax", "embedding", "dropout", "attention", "mse", "cross_entropy"]
 
 
-def exp(x):
-    """e^x, elementwise."""
-    y = x.xp.exp(x.data)
-    return node("exp", y, (x,), lambda g: (g * y,))
-
-
-def log(x):
-    """Natural logarithm, elementwise, of positive numbers."""
-    a = x.data
-    return node("log", x.xp.log(a), (x,), lambda g: (g / a,))
-
-
-def sqrt(x):
-    """Square root, elementwise; the gradient at 0 is infinite."""
-    y = x.xp.sqrt(x.data)
-    return node("sqrt", y, (x,), lambda g: (g / (2 * y),))
+exp, log, sqrt, clip = Tensor.exp, Tensor.log, Tensor.sqrt, Tensor.clip  # as functions too: nn.exp(x) is x.exp()
 
 
 def tanh(x):
@@ -57,8 +43,9 @@ def silu(x):
 
 def relu(x):
     """max(x, 0), elementwise; the gradient at 0 is 0."""
-    y = x.xp.maximum(x.data, 0)
-    return node("relu", y, (x,), lambda g: (g * (y > 0),))
+    xp = x.xp
+    y = xp.maximum(x.data, 0)
+    return node("relu", y, (x,), lambda g: (xp.where(y <= 0, g.dtype.type(0), g),))
 
 
 def softplus(x):
@@ -68,30 +55,22 @@ def softplus(x):
     return node("softplus", y, (x,), lambda g: (g * sigmoid_array(a, xp),))
 
 
-def clip(x, low, high):
-    """x limited to [low, high] (Python numbers), elementwise; the gradient passes where nothing was limited."""
-    if not low <= high:
-        raise ValueError(f"clip needs low <= high, got {low} and {high}")
-    low, high = float(low), float(high)  # a np.float64 would make float32 data float64
-    inside = (x.data >= low) & (x.data <= high)
-    return node("clip", x.xp.clip(x.data, low, high), (x,), lambda g: (g * inside,))
-
-
 def where(condition, x, y):
-    """x where `condition` (a boolean array), else y; all three broadcast. x or y may be a Python number."""
+    """x where `condition` (a boolean array), else y; all three broadcast. x or y may be a number.
+
+    Both are differentiated, the one not chosen with a gradient of 0. Where its slope is infinite the product is NaN, so
+    make the argument safe and not the result: sqrt(where(x > 0, x, 1)), not where(x > 0, sqrt(x), 0).
+    """
     if getattr(condition, "dtype", np.dtype(float)).kind != "b":
         raise TypeError(f"where needs a boolean array, got {getattr(condition, 'dtype', type(condition).__name__)}")
     one = x if isinstance(x, Tensor) else y
     if not isinstance(one, Tensor):
         raise TypeError(f"where needs a Tensor to choose from, got {type(x).__name__} and {type(y).__name__}")
     x, y, xp = one.operand("where", x), one.operand("where", y), one.xp
-    zero = xp.zeros((), x.dtype)
-    return node(
-        "where",
-        xp.where(condition, x.data, y.data),
-        (x, y),
-        lambda g: (xp.where(condition, g, zero), xp.where(condition, zero, g)),
-    )
+    chosen, zero = xp.where(condition, x.data, y.data), x.dtype.type(0)
+    if is_recorded(x, y):
+        condition = condition.copy()  # the caller may write into it before `backward`
+    return node("where", chosen, (x, y), lambda g: (xp.where(condition, g, zero), xp.where(condition, zero, g)))
 
 
 def concatenate(tensors, axis=-1):
@@ -146,7 +125,7 @@ def embedding(table, index):
     """
     _check_integers("embedding's index", index, table.shape[0])
     if table.xp is np:
-        return table[index]
+        return taken("embedding", table, index)
     (count, width), xp, rows = table.shape, table.xp, table.xp.asarray(index).reshape(-1)
 
     def vjp(g):
@@ -166,8 +145,7 @@ def _check_integers(name, index, count):
 
 def dropout(x, rate):
     """Each entry zero with probability `rate`, else divided by 1 - rate. Draws from the enclosing `random_state`."""
-    if not 0 <= rate < 1:
-        raise ValueError(f"the dropout rate must be in [0, 1), got {rate}")
+    rate = real("the dropout rate", rate, 0, 1)
     if rate == 0:
         return x
     kept = (next_uniform(x.shape, x.xp) >= rate).astype(x.dtype) * (1 / (1 - rate))
@@ -189,16 +167,18 @@ def attention(query, key, value):
 
 
 def mse(prediction, target):
-    """Mean of (prediction - target)^2 over all entries, a scalar. ValueError where the shapes differ."""
+    """Mean of (prediction - target)^2 over all entries, a scalar. ValueError where shapes differ or nothing is in them."""
     target = prediction.operand("mse", target)
     if prediction.shape != target.shape:
         raise ValueError(f"mse needs equal shapes, got {prediction.shape} and {target.shape}")
+    if not prediction.size:
+        raise ValueError(f"there is no mean of no entries: shape {prediction.shape}")
     difference = prediction.data - target.data
-    scale = 2.0 / difference.size
+    scale, target_needs_it = 2.0 / difference.size, target.requires_grad
 
     def vjp(g):
         gradient = difference * (scale * g)
-        return gradient, -gradient if target.requires_grad else None
+        return gradient, -gradient if target_needs_it else None
 
     flat = difference.reshape(-1)
     return node("mse", prediction.xp.asarray(flat @ flat / difference.size), (prediction, target), vjp)

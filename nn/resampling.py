@@ -1,5 +1,6 @@
 """Images made larger and smaller. They are channels-last: (N, H, W, C). Next: layers.py."""
 
+from nn.options import whole
 from nn.tensors import node
 
 __all__ = ["upsample_nearest", "average_pool"]
@@ -7,7 +8,7 @@ __all__ = ["upsample_nearest", "average_pool"]
 
 def upsample_nearest(x, factor=2):
     """Each pixel of x (N, H, W, C) repeated factor x factor times."""
-    _check_resampling(x, factor)
+    factor = _checked_factor(x, factor)
     n, h, w, c = x.shape
     xp = x.xp
     blocks = xp.broadcast_to(x.data[:, :, None, :, None], (n, h, factor, w, factor, c))
@@ -18,7 +19,7 @@ def upsample_nearest(x, factor=2):
 
 def average_pool(x, factor=2):
     """Mean over blocks of factor x factor pixels of x (N, H, W, C). ValueError unless factor divides H and W."""
-    _check_resampling(x, factor)
+    factor = _checked_factor(x, factor)
     n, h, w, c = x.shape
     if h % factor or w % factor:
         raise ValueError(f"average_pool by {factor} needs height and width it divides, got {h} x {w}")
@@ -33,9 +34,11 @@ def average_pool(x, factor=2):
     return node("average_pool", small, (x,), vjp)
 
 
-def _check_resampling(x, factor):
-    if x.ndim != 4 or factor < 1:
-        raise ValueError(f"resampling needs x (N, H, W, C) and a factor of at least 1, got {x.shape} and {factor}")
+def _checked_factor(x, factor):
+    """`factor` as an int. ValueError where x is no batch of images."""
+    if x.ndim != 4:
+        raise ValueError(f"resampling needs x (N, H, W, C), got {x.shape}")
+    return whole("the factor", factor, least=1)
 
 
 def _sum_blocks(a, factor):

@@ -1,39 +1,48 @@
-"""The Tensor: an array that remembers how it was computed, and its operators. Next: tape.py, then ops.py.
+"""The Tensor: an array that remembers how it was computed, and its operators. Next: ops.py.
 
 An op is one function: it computes its result and hands `node` a closure, the *vjp* (vector-Jacobian product), which
 turns the gradient of the result into the gradients of the inputs. What the closure names is what is kept in memory
 until `backward`, so it names as little as it can, and never the result's node (that would be a reference cycle).
 """
 
-import math
 import operator
 
 import numpy as np
 
+from nn.arrays import NUMBERS, PLAIN, ArrayProtocols, DtypesDiffer, check_devices, held
 from nn.backend import array_module
 from nn.gpu.precision import matrix_product
 from nn.tape import Node, grad_enabled, op_hooks, walk
 
-__all__ = ["Tensor", "tensor", "node", "check_devices"]
+__all__ = ["Tensor", "tensor", "node", "is_recorded", "check_devices"]
 
 
 def node(name, data, parents, vjp):
     """The Tensor that an op returns.
 
     name: the op's own, for errors and the profile. data: its result, an array. parents: the Tensors it was computed
-    from. vjp: a function from the gradient of the result to a tuple with one gradient (or None) per parent, in order; a gradient may have the parent's shape
-    or the broadcast shape, which the engine sums back. TypeError where the parents' dtypes differ.
+    from. vjp: a function from the gradient of the result to a tuple with one gradient (or None) per parent, in order; a
+    gradient may have the parent's shape or the broadcast shape, which the engine sums back. TypeError unless parents,
+    result and, in `backward`, gradients have one dtype.
     """
-    needs_gradient = False
+    dtype, needs_gradient = getattr(data, "dtype", None), False
     for parent in parents:  # a plain loop: this runs for every op
-        if parent.data.dtype != parents[0].data.dtype:
-            raise TypeError(f"{name}: dtypes differ: {', '.join(str(p.dtype) for p in parents)}")
+        given = parent.data.dtype
+        if given is not dtype and given != dtype and name != "astype":
+            _refuse_dtypes(name, data, parents)
         needs_gradient = needs_gradient or parent.requires_grad
     for hook in op_hooks:
         hook("forward", name, data)
     if needs_gradient and grad_enabled():
-        return Tensor(data, True, Node(name, parents, vjp, data.shape))
+        return Tensor(data, True, Node(name, parents, vjp, data))
     return Tensor(data)
+
+
+def _refuse_dtypes(name, data, parents):
+    given = ", ".join(str(p.dtype) for p in parents)
+    if any(p.dtype != parents[0].dtype for p in parents):
+        raise DtypesDiffer(f"{name}: dtypes differ: {given}; convert one of them with .astype")
+    raise TypeError(f"{name}: the result is {getattr(data, 'dtype', type(data).__name__)}, computed from {given}")
 
 
 def is_recorded(*parents):
@@ -42,35 +51,34 @@ def is_recorded(*parents):
 
 
 def tensor(values, requires_grad=False, dtype=None):
-    """A Tensor of `values` (a list, number, NumPy or CuPy array); floats from lists become float32 unless `dtype` says."""
-    if array_module(values) is np and not isinstance(values, np.ndarray):
-        values = np.asarray(values, dtype=dtype or np.float32)
-    return Tensor(values if dtype is None else values.astype(dtype, copy=False), requires_grad)
+    """A Tensor of a copy of `values`, a list, number, NumPy or CuPy array.
+
+    dtype: by default an array keeps its own, and numbers and lists become float32.
+    """
+    if isinstance(values, Tensor):
+        raise TypeError("this is a Tensor already; x.detach() is one of the same data, x.astype one of another dtype")
+    is_array = array_module(values) is not np or isinstance(values, np.ndarray)
+    values = values if is_array else np.asarray(values, dtype or np.float32)
+    return Tensor(values.astype(dtype or values.dtype), requires_grad)
 
 
-def check_devices(op, *tensors):
-    """TypeError, naming the op, where NumPy's arrays meet CuPy's."""
-    if any(x.xp is not tensors[0].xp for x in tensors):
-        given = ", ".join(f"{x.dtype} {x.shape} of {x.xp.__name__}" for x in tensors)
-        raise TypeError(f"{op}: devices differ: {given}; move all to one with nn.to_device")
-
-
-class Tensor:
+class Tensor(ArrayProtocols):
     """A floating-point array, NumPy's or CuPy's, that remembers how it was computed.
 
-    data: the array. requires_grad: whether gradients flow to it. grad: after `backward`, an array like `data`
-    (leaves only), added to by each further backward until it is set to None.
-    Python numbers in expressions take the Tensor's dtype; arrays must have it already (TypeError otherwise).
+    data: the array itself, not a copy. Ops keep it for `backward`: to write into it between the two makes gradients
+    wrong. (What `nn` itself writes, an optimiser's step or a load, is noticed: `backward` then raises RuntimeError.
+    Who writes into `x.data` otherwise calls `nn.forget_weights([x])`.)
+    requires_grad: whether gradients flow to it. grad: after `backward`, an array like `data` (leaves only), added to by
+    each further backward until it is set to None.
+    Python and NumPy numbers in expressions take the Tensor's dtype; arrays must have it already (TypeError otherwise).
     """
 
-    __slots__ = ("data", "requires_grad", "node", "grad")
-    __array_ufunc__ = None  # `ndarray * Tensor` then asks Tensor, and NumPy does not try elementwise
-    __array_priority__ = 1000  # the same for CuPy
+    __slots__ = ("data", "requires_grad", "node", "grad", "changed")
 
     def __init__(self, data, requires_grad=False, node=None):
-        if getattr(data, "dtype", None) is None or data.dtype.kind != "f":
-            raise TypeError(f"a Tensor holds a floating-point array, got {getattr(data, 'dtype', type(data).__name__)}")
-        self.data, self.requires_grad, self.node, self.grad = data, requires_grad, node, None
+        self.data = data if type(data) in PLAIN and data.dtype.kind == "f" else held(data)
+        self.requires_grad, self.node, self.grad = requires_grad, node, None
+        self.changed = 0  # when `nn` last wrote into `data`, by the tape's clock
 
     shape = property(lambda self: self.data.shape)
     ndim = property(lambda self: self.data.ndim)
@@ -81,11 +89,12 @@ class Tensor:
     def __repr__(self):
         return f"Tensor({self.data}, requires_grad={self.requires_grad})"
 
-    def __len__(self):
-        return len(self.data)
-
     def __reduce__(self):
-        """Pickled as a leaf: the data, without graph and gradient."""
+        """Pickled and copied as a leaf: the data, without the gradient. TypeError for what an op computed."""
+        if self.node is not None:
+            raise TypeError(
+                "a Tensor that an op computed is not copied or pickled, as its graph would be lost; detach it"
+            )
         return Tensor, (self.data, self.requires_grad)
 
     def item(self):
@@ -98,25 +107,8 @@ class Tensor:
 
     def backward(self, gradient=None):
         """Add d self / d leaf to `.grad` of every leaf this Tensor depends on. See `gradients`."""
-        for leaf, found in walk(self, gradient).values():
+        for leaf, found in walk(self, gradient).items():
             leaf.grad = found.copy() if leaf.grad is None else leaf.grad + found  # leaves may share `found`
-
-    def operand(self, op, other):
-        """`other` as a Tensor that can meet this one in `op`, a name; TypeError for another dtype or another device."""
-        if isinstance(other, Tensor):
-            found = other
-        elif isinstance(other, (int, float)):
-            return Tensor(self.dtype.type(other))  # on the host: a GPU takes it along with the launch
-        elif array_module(other) is not np or isinstance(other, (np.ndarray, np.generic)):
-            found = Tensor(other)
-        else:
-            raise TypeError(f"{op}: cannot use {type(other).__name__} in an expression with a Tensor")
-        a, b = self.data, found.data
-        if a.dtype != b.dtype:
-            raise TypeError(f"{op}: dtypes differ: {a.dtype} and {b.dtype}; convert one of them with .astype")
-        if type(a) is not type(b) and not isinstance(a, np.generic) and not isinstance(b, np.generic):
-            check_devices(op, self, found)
-        return found
 
     # Arithmetic, with NumPy's broadcasting; the engine sums gradients back to the shape of each operand.
 
@@ -130,22 +122,45 @@ class Tensor:
 
     def __mul__(self, other):
         other = self.operand("mul", other)
-        a, b = self.data, other.data
-        return node("mul", a * b, (self, other), lambda g: (g * b, g * a if other.requires_grad else None))
+        a, b = _kept_for_each_other(self, other)
+        vjp = lambda g: (None if b is None else g * b, None if a is None else g * a)  # noqa: E731
+        return node("mul", self.data * other.data, (self, other), vjp)
 
     def __truediv__(self, other):
         other = self.operand("truediv", other)
         b = other.data
         y = self.data / b
-        return node("truediv", y, (self, other), lambda g: (g / b, -g * y / b if other.requires_grad else None))
+        kept = y if other.requires_grad else None
+
+        def vjp(g):
+            ga = g / b
+            return ga, None if kept is None else -ga * kept
+
+        return node("truediv", y, (self, other), vjp)
+
+    def __matmul__(self, other):
+        """Matrix product over the last two axes, leading axes broadcast. ValueError unless (..., i, j) @ (..., j, k)."""
+        other = self.operand("matmul", other)
+        if self.ndim < 2 or other.ndim < 2 or self.shape[-1] != other.shape[-2]:
+            raise ValueError(f"matmul needs (..., i, j) @ (..., j, k), got {self.shape} @ {other.shape}")
+        a, b = _kept_for_each_other(self, other)
+        product = matrix_product if self.ndim == other.ndim == 2 else operator.matmul
+
+        def vjp(g):
+            ga = None if b is None else product(g, b.swapaxes(-1, -2))
+            gb = None if a is None else product(a.swapaxes(-1, -2), g)
+            return ga, gb
+
+        return node("matmul", product(self.data, other.data), (self, other), vjp)
 
     def __pow__(self, exponent):
-        """self ** exponent, for a Python number as exponent."""
-        if not isinstance(exponent, (int, float)):
+        """self ** exponent, for a number as exponent. x ** 0 is 1 with slope 0, also at 0."""
+        if not isinstance(exponent, NUMBERS):
             raise TypeError(f"the exponent must be a Python number, got {type(exponent).__name__}; use exp and log")
-        x, exponent = self.data, float(exponent)  # a np.float64 is a float too, but would make float32 data float64
-        slope = 0.0 if exponent == 0 else exponent  # x^0 is flat, at 0 too
-        return node("pow", x**exponent, (self,), lambda g: (g * (slope * x ** (exponent - 1)),))
+        x, xp, exponent = self.data, self.xp, float(exponent)  # a np.float64 would make float32 data float64
+        if exponent == 0:
+            return node("pow", x**exponent, (self,), lambda g: (xp.zeros_like(g),))
+        return node("pow", x**exponent, (self,), lambda g: (g * (exponent * x ** (exponent - 1)),))
 
     def __neg__(self):
         return node("neg", -self.data, (self,), lambda g: (-g,))
@@ -165,50 +180,67 @@ class Tensor:
     def __rmatmul__(self, other):
         return self.operand("matmul", other) @ self
 
-    def __matmul__(self, other):
-        """Matrix product over the last two axes, leading axes broadcast. ValueError unless (..., i, j) @ (..., j, k)."""
-        other = self.operand("matmul", other)
-        a, b = self.data, other.data
-        if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
-            raise ValueError(f"matmul needs (..., i, j) @ (..., j, k), got {a.shape} @ {b.shape}")
+    # Elementwise.
 
-        product = matrix_product if a.ndim == b.ndim == 2 else operator.matmul
+    def exp(self):
+        """e^x."""
+        y = self.xp.exp(self.data)
+        return node("exp", y, (self,), lambda g: (g * y,))
 
-        def vjp(g):
-            ga = product(g, b.swapaxes(-1, -2)) if self.requires_grad else None
-            gb = product(a.swapaxes(-1, -2), g) if other.requires_grad else None
-            return ga, gb
+    def log(self):
+        """Natural logarithm, of positive numbers; the gradient at 0 is infinite."""
+        x = self.data
+        return node("log", self.xp.log(x), (self,), lambda g: (g / x,))
 
-        return node("matmul", product(a, b), (self, other), vjp)
+    def sqrt(self):
+        """Square root; the gradient at 0 is infinite."""
+        y = self.xp.sqrt(self.data)
+        return node("sqrt", y, (self,), lambda g: (g / (2 * y),))
 
-    # Reductions and shapes.
+    def abs(self):
+        """Absolute value; the gradient at 0 is 0."""
+        x, xp = self.data, self.xp
+        return node("abs", abs(x), (self,), lambda g: (g * xp.sign(x),))
+
+    __abs__ = abs
+
+    def clip(self, low, high):
+        """x limited to [low, high], two numbers; the gradient passes where low <= x <= high."""
+        if not (isinstance(low, NUMBERS) and isinstance(high, NUMBERS)):
+            raise TypeError(f"clip needs two numbers, got {type(low).__name__} and {type(high).__name__}")
+        if not low <= high:
+            raise ValueError(f"clip needs low <= high, got {low} and {high}")
+        x, xp, low, high = self.data, self.xp, float(low), float(high)  # a np.float64 would make float32 data float64
+        inside = (x >= low) & (x <= high)
+        return node("clip", xp.clip(x, low, high), (self,), lambda g: (xp.where(inside, g, g.dtype.type(0)),))
+
+    # Reductions. Sums are made with axes of length 1, so that the gradient broadcasts over x.
 
     def sum(self, axis=None, keepdims=False):
         """Sum over `axis` (an int, a tuple, or None for all)."""
-        shape, xp = self.shape, self.xp
+        xp, shape = self.xp, self.shape
+        y = self.data.sum(axis=axis, keepdims=True)
+        wide = y.shape
         return node(
-            "sum",
-            xp.asarray(self.data.sum(axis=axis, keepdims=keepdims)),
-            (self,),
-            lambda g: (xp.broadcast_to(_restore_axes(g, axis, shape, keepdims), shape),),
+            "sum", y if keepdims else y.squeeze(axis), (self,), lambda g: (xp.broadcast_to(g.reshape(wide), shape),)
         )
 
     def mean(self, axis=None, keepdims=False):
-        """Mean over `axis` (an int, a tuple, or None for all)."""
-        axes = range(self.ndim) if axis is None else np.atleast_1d(axis)
-        return self.sum(axis, keepdims) * (1.0 / math.prod(self.shape[a] for a in axes))
+        """Mean over `axis` (an int, a tuple, or None for all). ValueError for a mean of no entries."""
+        total = self.sum(axis, keepdims)
+        if total.size and not self.size:
+            raise ValueError(f"there is no mean of no entries: shape {self.shape}, axis {axis}")
+        return total * (total.size / max(self.size, 1))
 
     def max(self, axis=None, keepdims=False):
         """Maximum over `axis`. Where several entries are the maximum, they share the gradient equally."""
-        x, shape = self.data, self.shape
-        y = x.max(axis=axis, keepdims=True)
+        return _extremum("max", self, axis, keepdims)
 
-        def vjp(g):
-            chosen = x == y
-            share = chosen / chosen.sum(axis=axis, keepdims=True).astype(x.dtype)
-            return (share * _restore_axes(g, axis, shape, keepdims),)
+    def min(self, axis=None, keepdims=False):
+        """Minimum over `axis`. Where several entries are the minimum, they share the gradient equally."""
+        return _extremum("min", self, axis, keepdims)
 
-        return node("max", self.xp.asarray(x.max(axis=axis, keepdims=keepdims)), (self,), vjp)
+    # Shapes.
 
     def reshape(self, *shape):
         """The same entries in another shape; takes ints or one tuple, with -1 for one that follows from the rest."""
@@ -217,28 +249,18 @@ class Tensor:
 
     def transpose(self, *axes):
         """Axes in another order (reversed if none is given), as numpy.transpose."""
-        order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+        order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
         order = tuple(order) or tuple(reversed(range(self.ndim)))
         inverse = tuple(int(i) for i in np.argsort([a % self.ndim for a in order]))
         return node("transpose", self.data.transpose(order), (self,), lambda g: (g.transpose(inverse),))
 
+    def broadcast_to(self, shape):
+        """The same entries repeated along new axes and axes of length 1, as numpy.broadcast_to."""
+        return node("broadcast_to", self.xp.broadcast_to(self.data, shape), (self,), lambda g: (g,))
+
     def __getitem__(self, index):
         """Indexing and slicing as NumPy's; an entry picked twice gets both gradients."""
-        xp, shape = self.xp, self.shape
-
-        def vjp(g):
-            full = xp.zeros(shape, g.dtype)
-            if _picks_each_once(index):
-                full[index] = g
-            elif xp is np:
-                np.add.at(full, index, g)
-            else:
-                import cupyx
-
-                cupyx.scatter_add(full, index, g)
-            return (full,)
-
-        return node("getitem", xp.asarray(self.data[index]), (self,), vjp)
+        return taken("getitem", self, index)
 
     def astype(self, dtype):
         """Converted to another floating dtype; the gradient is converted back."""
@@ -246,15 +268,53 @@ class Tensor:
         return node("astype", self.data.astype(dtype), (self,), lambda g: (g.astype(before),))
 
 
+def _kept_for_each_other(x, other):
+    """The data of x and of other that a product's vjp needs, each for the gradient of the other one; else None."""
+    return x.data if other.requires_grad else None, other.data if x.requires_grad else None
+
+
+def _extremum(name, x, axis, keepdims):
+    """x.max or x.min, as `name` says."""
+    a = x.data
+    y = getattr(a, name)(axis=axis, keepdims=True)
+
+    def vjp(g):
+        chosen = a == y
+        return (chosen * (g.reshape(y.shape) / chosen.sum(axis=axis, keepdims=True).astype(g.dtype)),)
+
+    return node(name, y if keepdims else y.squeeze(axis), (x,), vjp)
+
+
+def taken(name, x, index):
+    """x[index], as the op `name`."""
+    xp, shape = x.xp, x.shape
+    once = _picks_each_once(index)
+    data = xp.asarray(x.data[index])
+    if not once and x.requires_grad and grad_enabled():
+        index = _copied(index)  # the caller may write into its arrays before `backward`
+
+    def vjp(g):
+        full = xp.zeros(shape, g.dtype)
+        if once:
+            full[index] = g
+        elif xp is np:
+            np.add.at(full, index, g)
+        else:
+            import cupyx
+
+            cupyx.scatter_add(full, index, g)
+        return (full,)
+
+    return node(name, data, (x,), vjp)
+
+
 def _picks_each_once(index):
-    """Whether `index` is made of ints, slices, None and ... only, so that no entry can be picked twice."""
+    """Whether `index` is made of integers, slices, None and ... only, so that no entry can be picked twice."""
     parts = index if isinstance(index, tuple) else (index,)
-    return all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts)
+    return all(part is None or part is Ellipsis or isinstance(part, (int, np.integer, slice)) for part in parts)
 
 
-def _restore_axes(g, axis, shape, keepdims):
-    """The gradient of a reduction with the reduced axes put back as axes of length 1."""
-    if keepdims:
-        return g
-    reduced = range(len(shape)) if axis is None else [a % len(shape) for a in np.atleast_1d(axis)]
-    return g.reshape([1 if a in reduced else n for a, n in enumerate(shape)])
+def _copied(index):
+    if isinstance(index, tuple):
+        return tuple(map(_copied, index))
+    return index.copy() if hasattr(index, "copy") else index

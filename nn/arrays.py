@@ -1,0 +1,133 @@
+"""What a Tensor may hold, what may meet it in an expression, and what Python and NumPy may ask of it.
+
+In all of these a Tensor is as a NumPy array, or it raises: it never answers something else. Next: tape.py.
+"""
+
+import copy
+
+import numpy as np
+
+from nn.backend import array_module
+
+__all__ = ["NUMBERS", "PLAIN", "DtypesDiffer", "is_array", "described", "held", "check_devices", "ArrayProtocols"]
+
+NUMBERS = (int, float, np.integer, np.floating, np.bool_)  # what takes the dtype of the Tensor that it meets
+PLAIN = {np.ndarray, np.float16, np.float32, np.float64}  # types that a Tensor holds as they are; others are looked at
+
+
+class DtypesDiffer(TypeError):
+    """Two arrays of different dtypes met in one op."""
+
+
+def is_array(value):
+    """Whether `value` is an array or scalar of NumPy's, or an array of CuPy's."""
+    return isinstance(value, (np.ndarray, np.generic)) or array_module(value) is not np
+
+
+def described(value):
+    """`value` in an error: "float32 (2, 3) of numpy", or its type."""
+    return f"{value.dtype} {value.shape} of {array_module(value).__name__}" if is_array(value) else type(value).__name__
+
+
+def held(data):
+    """`data` as a Tensor holds it: a plain array of floating-point numbers. TypeError for anything else."""
+    if isinstance(data, np.ndarray):
+        data = data if isinstance(data, np.ma.MaskedArray) else np.asarray(data)  # a memmap or a matrix becomes plain
+    if not is_array(data) or isinstance(data, np.ma.MaskedArray) or data.dtype.kind != "f":
+        given = type(data).__name__ if not is_array(data) or data.dtype.kind == "f" else data.dtype
+        raise TypeError(f"a Tensor holds a floating-point array, got {given}")
+    return data
+
+
+def check_devices(op, *tensors):
+    """TypeError, naming the op, where NumPy's arrays meet CuPy's. NumPy's scalars meet both."""
+    modules = [x.xp for x in tensors if not isinstance(x.data, np.generic)]
+    if any(xp is not modules[0] for xp in modules):
+        given = ", ".join(described(x.data) for x in tensors)
+        raise TypeError(f"{op}: devices differ: {given}; move all to one with nn.to_device")
+
+
+class ArrayProtocols:
+    """What a Tensor is besides differentiable; Tensor adds `data`, an array, `requires_grad` and all arithmetic."""
+
+    __slots__ = ()
+    __array_ufunc__ = None  # `ndarray * Tensor` then asks Tensor, and NumPy does not try elementwise
+    __array_priority__ = 1000  # the same for CuPy
+    __hash__ = object.__hash__  # by identity, though == compares entries: a Tensor can be the key of a dict
+
+    def operand(self, op, other):
+        """`other`, a number, array or Tensor, as a Tensor that can meet this one in `op`, a name; TypeError if it cannot."""
+        if not isinstance(other, ArrayProtocols):
+            if isinstance(other, NUMBERS):
+                return type(self)(self.data.dtype.type(other))  # on the host: a GPU takes it along with the launch
+            if not is_array(other):
+                raise TypeError(f"{op}: cannot use {type(other).__name__} in an expression with a Tensor")
+            other = type(self)(other)
+        a, b = self.data, other.data
+        if a.dtype is not b.dtype and a.dtype != b.dtype:
+            raise DtypesDiffer(f"{op}: dtypes differ: {a.dtype} and {b.dtype}; convert one of them with .astype")
+        if type(a) is not type(b):
+            check_devices(op, self, other)
+        return other
+
+    # Questions of Python and NumPy.
+
+    def __len__(self):
+        return len(self.data)
+
+    def __iter__(self):
+        if self.data.ndim == 0:
+            raise TypeError("iteration over a Tensor of no axes")
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self):
+        return bool(self.data)
+
+    def __float__(self):
+        return float(self.data.item())
+
+    def __int__(self):
+        return int(self.data.item())
+
+    def __format__(self, spec):
+        return format(self.data.item(), spec) if spec else str(self)
+
+    def __copy__(self):
+        return copy.deepcopy(self)
+
+    def __array__(self, dtype=None, copy=None):
+        if self.requires_grad:
+            raise TypeError("a Tensor that requires a gradient does not turn into an array; use .data or .detach()")
+        array = np.asarray(self.data, dtype)
+        return array.copy() if copy else array
+
+    def __array_function__(self, function, types, arguments, options):
+        raise TypeError(f"numpy.{function.__name__} does not take a Tensor; use .data, or a method or function of nn")
+
+    # Comparisons, entry by entry: arrays of booleans.
+
+    def __eq__(self, other):
+        return self.data == self.operand("==", other).data
+
+    def __ne__(self, other):
+        return self.data != self.operand("!=", other).data
+
+    def __lt__(self, other):
+        return self.data < self.operand("<", other).data
+
+    def __le__(self, other):
+        return self.data <= self.operand("<=", other).data
+
+    def __gt__(self, other):
+        return self.data > self.operand(">", other).data
+
+    def __ge__(self, other):
+        return self.data >= self.operand(">=", other).data
+
+    def __contains__(self, value):
+        return bool((self == value).any())
+
+    def __iadd__(self, other):
+        raise TypeError("a Tensor does not change in place; write `x = x + y`, or change the array `x.data`")
+
+    __isub__ = __imul__ = __itruediv__ = __ipow__ = __imatmul__ = __iadd__
