@@ -133,6 +133,7 @@ def _parser():
     plot = commands.add_parser("plot", parents=[run, shared, data], help="draw the figures of a run")
     plot.set_defaults(command=_plot)
     plot.add_argument("--out", help="where to draw (default: plots/ in the run's folder)")
+    plot.add_argument("--images", type=at_least(2), default=500, help="test images at most (default 500)")
 
     profile = commands.add_parser("profile", help="where the time of a training step goes, op by op")
     profile.set_defaults(command=_profile)
@@ -269,7 +270,7 @@ def _plot(arguments):
     out = checkpoint_path(arguments.run).parent / "plots" if arguments.out is None else Path(arguments.out)
     losses = read(arguments.run)[1].get("losses", ())
     test = _test_images(arguments, model.config)
-    for path in plots.save_all(out, figures.all_figures(model, test, losses, seed=arguments.seed or 0)):
+    for path in plots.save_all(out, figures.all_figures(model, test, losses, arguments.images, arguments.seed or 0)):
         print(path)
 
 
