@@ -98,7 +98,7 @@ def gaussian_kl(mean1, covariance1, mean2, covariance2):
 
 def sum_per_sample(x):
     """x summed over all axes but the first: (N,). Arrays (N,) and numbers are returned as they are."""
-    if np.ndim(x) < 2:
+    if len(getattr(x, "shape", ())) < 2:  # not np.ndim, which a tensor refuses
         return x
     return x.reshape(x.shape[0], math.prod(x.shape[1:])).sum(axis=1)
 
