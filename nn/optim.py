@@ -9,7 +9,7 @@ import numpy as np
 
 from nn.backend import array_module, to_device, to_numpy
 from nn.cache import forget_weights
-from nn.flat import Flat
+from nn.flat import flattened
 from nn.gpu import kernels
 from nn.options import real, whole
 
@@ -34,7 +34,7 @@ class _OverParameters:
     moments, count = (), "steps"
 
     def __init__(self, parameters):
-        self._flat = Flat(parameters)
+        self._flat = flattened(parameters)
         self.parameters = self._flat.tensors
 
     @property
@@ -89,7 +89,7 @@ class _Optimiser(_OverParameters):
         rate = self.learning_rate
         rate = real("the learning rate", rate(self.steps + 1) if callable(rate) else rate)
         self.steps += 1
-        forget_weights()
+        forget_weights(self.parameters)
         for block in _blocks(flat):
             self.update(flat[block], gradient[block], rate, block)
 
@@ -204,7 +204,7 @@ class EMA(_OverParameters):
     def swap(self):
         """Exchange the parameters and their average: once to sample with the average, once more to train on."""
         flat = self.flat
-        forget_weights()
+        forget_weights(self.parameters)
         kept = flat.copy()
         flat[...] = self.average
         self.average[...] = kept

@@ -203,6 +203,36 @@ def test_parameters_that_were_given_new_data_are_followed():
     np.testing.assert_allclose(ema.average, before - 1, atol=1e-12)
 
 
+def test_two_tensors_that_exchanged_their_data_are_followed():
+    a, b = ps = parameters(shapes=[(2, 2), (2, 2)])
+    optimiser, first, second = nn.SGD(ps, 1.0), nn.to_numpy(a.data).copy(), nn.to_numpy(b.data).copy()
+    a.data, b.data = b.data, a.data.T
+    optimiser.step(there(np.zeros(8)))
+    np.testing.assert_array_equal(a.data, second)
+    np.testing.assert_array_equal(b.data, first.T)
+
+
+def test_a_network_may_be_converted_before_another_optimiser_is_made():
+    ps = parameters()
+    optimiser = nn.SGD(ps, 1.0)
+    for p in ps:
+        p.data = p.data.astype(np.float32)
+    again, before = nn.SGD(ps, 1.0), flat(ps)
+    again.step(there(np.ones(SIZE, np.float32)))
+    np.testing.assert_array_equal(flat(ps), before - 1)
+    with pytest.raises(RuntimeError, match="before its optimiser and its average are made"):
+        optimiser.flat  # noqa: B018
+
+
+def test_an_optimiser_may_be_made_between_forward_and_backward():
+    w = Tensor(there(np.array([3.0])), requires_grad=True)
+    loss = (w * w).sum()
+    optimiser = nn.SGD([w], 0.5)
+    loss.backward()
+    optimiser.step()
+    assert w.data.tolist() == [0]
+
+
 @pytest.mark.cpu
 @pytest.mark.parametrize(
     "duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copied", "pickled"]
@@ -445,9 +475,9 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(spoil, words):
 
 def test_the_average_is_the_recursion_with_its_growing_decay():
     ps = parameters()
-    ema, average = nn.EMA(ps, decay=0.7), flat(ps)
+    ema, average, weights = nn.EMA(ps, decay=0.7), flat(ps), gradients(60)
     for k in range(1, 60):
-        ema.flat[...] = gradients(60)[k]
+        ema.flat[...] = weights[k]
         ema.update()
         decay = min(0.7, (1 + k) / (10 + k))
         average = decay * average + (1 - decay) * flat(ps)
