@@ -1,13 +1,9 @@
 """What the tests of exact answers share: schedules and data to draw, expectations without sampling error."""
 
-from contextlib import contextmanager
-
 import numpy as np
-import pytest
 from hypothesis import strategies as st
 from strategies import betas
 
-import nn
 from tinyddpm import NoiseSchedule
 from tinyddpm.decoder import log_ndtr
 from tinyddpm.theory.mixture import finite_data, gaussian_data, mixture_data
@@ -30,15 +26,6 @@ def any_data(rng, kind, d=3, K=4):
 
 KINDS = ("gaussian", "diagonal", "mixture", "finite")
 kinds = st.sampled_from(KINDS)
-
-
-@contextmanager
-def exp_and_log_of_tensors():
-    """A decorator for tests that differentiate the mathematics, until tensors have these two as methods."""
-    with pytest.MonkeyPatch.context() as patch:
-        for op in ("exp", "log"):
-            patch.setattr(nn.Tensor, op, getattr(nn, op), raising=False)
-        yield
 
 
 def schedules(max_T):

@@ -1,4 +1,4 @@
-"""The identities of the diffusion as checks that anyone can run on any implementation. Read checks.py first."""
+"""The identities of the diffusion as checks that anyone can run on any implementation. Start with checks.py."""
 
 from tinyddpm.properties.checks import (
     IDENTITIES,

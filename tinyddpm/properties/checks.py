@@ -1,12 +1,13 @@
 """The identities of the diffusion as checks that anyone can run on any implementation, this one or another.
 
-    from tinyddpm.properties.checks import check
+    from tinyddpm.properties import check
 
     def test_my_diffusion():
         check(MyAdapter()).raise_if_failed()
 
 An adapter is any object that offers some of the following. The index is the paper's: t = 1..T are the noisy
-steps, 0 is the data. Arrays are NumPy, (N, d). What an adapter does not have is reported as not checked.
+steps, 0 is the data. Arrays are NumPy, (N, d), of the adapter's dtype. Identities about a method that the adapter does
+not have are reported as not checked.
 
     alpha_bar                         a table of T + 1 entries, alpha_bar[0] = 1; this one is required
     dtype                             the precision it computes in, "float64" (if absent) or "float32"
@@ -14,14 +15,15 @@ steps, 0 is the data. Arrays are NumPy, (N, d). What an adapter does not have is
     q_sample(x0, t, noise)            x_t from x_0; t is an int, and if `batched` is True also integers (N,)
     q_step(x_prev, t, noise)          x_t from x_{t-1}
     posterior(x0, xt, t)              the mean and the variance of q(x_{t-1} | x_t, x_0)
-    predictions                       names among eps, x0, v, score, mean, between which it can convert:
+    predictions                       names among eps, x0, v, score, mean, velocity that it can convert:
     convert(value, xt, t, source, target)
     step(x0_hat, xt, t, noise)        x_{t-1} from x_t and a prediction of x_0, as the sampler has it
     eta, variance                     what the step claims: a variance of eta^2 times "beta_tilde" or "beta";
                                       if absent 1 and "beta_tilde", which is DDPM. eta = 0 is DDIM
     respace(timesteps)                the adapter of the process that visits only these steps
 
-adapters.py has those of this project. What is drawn comes from hypothesis, which is needed here only.
+adapters.py has the adapter of this project. Examples are drawn by hypothesis, which is needed here only.
+Next: identities.py.
 """
 
 import math
@@ -30,13 +32,13 @@ from random import Random
 
 import numpy as np
 
-from tinyddpm.properties.identities import IDENTITIES, Case, Identity, disagreement, verdict
+from tinyddpm.properties.identities import IDENTITIES, VARIANCES, Case, Identity, disagreement, verdict
 from tinyddpm.schedule import SCHEDULES, NoiseSchedule, named_schedule
 
 __all__ = ["check", "Report", "Result", "IDENTITIES", "schedules", "drawn_schedules", "betas", "timesteps", "arrays"]
 
 
-# ---- what is drawn ----
+# ---- strategies: how examples are drawn ----
 
 
 def hypothesis():
@@ -80,13 +82,14 @@ def arrays(shape, dtype="float64", largest=3.0):
 
 
 def cases(adapters):
-    """Strategy: a Case, t in 1..T, of one of the adapters that the strategy draws."""
+    """Strategy: a Case, t in 1..T, of an adapter that the strategy `adapters` draws."""
     st = hypothesis().strategies
 
     @st.composite
     def case(draw):
         adapter = draw(adapters)
-        t = draw(timesteps(last_step(adapter)))
+        check_adapter(adapter)
+        t = draw(timesteps(len(adapter.alpha_bar) - 1))
         shape = 3, draw(st.integers(1, 3)), draw(st.integers(1, 2))
         values = arrays(shape, getattr(adapter, "dtype", "float64"))
         return Case(adapter, t, *draw(values))
@@ -94,12 +97,22 @@ def cases(adapters):
     return case()
 
 
-def last_step(adapter):
-    """T, from the adapter's table; ValueError if it has none."""
+def check_adapter(adapter):
+    """Raise ValueError, saying what is accepted, unless the adapter's tables and claims have the form described above."""
     alpha_bar = getattr(adapter, "alpha_bar", None)
-    if np.ndim(alpha_bar) != 1 or len(alpha_bar) < 2:
+    if np.ndim(alpha_bar) != 1 or len(alpha_bar) < 2 or np.asarray(alpha_bar).dtype.kind not in "fiu":
         raise ValueError(f"an adapter needs alpha_bar, a table of T + 1 entries, got {alpha_bar!r}")
-    return len(alpha_bar) - 1
+    kinds = {"x0"} | {one.kind for one in IDENTITIES} - {None}
+    accepted = {
+        "dtype": ("float64", lambda value: value in ("float32", "float64"), "float32 or float64"),
+        "beta": (alpha_bar, lambda value: np.shape(value) == np.shape(alpha_bar), f"{len(alpha_bar)} entries"),
+        "predictions": ((), lambda value: set(value) <= kinds, "among " + ", ".join(sorted(kinds))),
+        "eta": (1.0, lambda value: 0 <= value <= 1, "in [0, 1]"),
+        "variance": ("beta_tilde", lambda value: value in VARIANCES, " or ".join(VARIANCES)),
+    }
+    for name, (default, holds, words) in accepted.items():
+        if not holds(getattr(adapter, name, default)):
+            raise ValueError(f"an adapter's {name} must be {words}, got {getattr(adapter, name)!r}")
 
 
 # ---- checking ----
@@ -107,7 +120,7 @@ def last_step(adapter):
 
 @dataclass(frozen=True)
 class Result:
-    """Of one identity. status: "holds", "fails" or "not checked". example: the smallest Case that fails."""
+    """The result for one identity. status: "holds", "fails" or "not checked". example: the smallest Case that fails."""
 
     identity: Identity
     status: str
@@ -123,7 +136,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found: one Result for each identity, in the order of IDENTITIES."""
+    """One Result for each identity, in the order of IDENTITIES."""
 
     results: tuple
 
@@ -135,19 +148,19 @@ class Report:
         return "\n".join(str(result) for result in self.results)
 
     def raise_if_failed(self):
-        """Raise AssertionError, saying what fails and the smallest example of it, unless all is well."""
+        """Raise AssertionError if an identity fails; it names each and gives its smallest example."""
         failed = [str(result) for result in self.results if result.status == "fails"]
         if failed:
             raise AssertionError(f"{len(failed)} identities fail\n" + "\n".join(failed))
 
 
 def check(adapter, examples=100):
-    """Check each identity that the adapter has the methods for: a Report. Always the same for the same code.
+    """Check each identity that the adapter has the methods for: a Report, always the same for the same code.
 
-    adapter: see the top of this file; or a strategy that draws adapters, such as
-    `schedules().map(MyAdapter)`, and then the smallest schedule that fails is found too. examples: how many
-    are tried. An exception in the adapter counts as a failure, but NotImplementedError as "not checked".
-    Raises ValueError for an adapter without a table alpha_bar.
+    adapter: see the top of this file; or a strategy that draws adapters, such as `schedules().map(MyAdapter)`, for
+    which the smallest schedule that fails is found too. examples: the number of cases tried. An exception in the
+    adapter counts as a failure, but NotImplementedError as "not checked". Raises ValueError for an adapter without a
+    table alpha_bar, or with tables or claims of another form.
     """
     st = hypothesis().strategies
     drawn = cases(adapter if isinstance(adapter, st.SearchStrategy) else st.just(adapter))
@@ -163,7 +176,7 @@ def check(adapter, examples=100):
 
 
 def result(identity, verdicts, drawn, examples):
-    """The Result of an identity whose verdicts are known: what fails is made small."""
+    """The Result of an identity whose verdicts are known, with the smallest example if it fails."""
     if "fails" in verdicts:
         example = smallest_example(drawn, lambda case: verdict(identity, case) == "fails", examples)
         return Result(identity, "fails", example)

@@ -1,7 +1,8 @@
-"""The identities of EQUATIONS.md, as statements about an adapter: found, expected, and how closely.
+"""The identities as statements about an adapter: a value found, the value expected, and a tolerance.
 
-Everything expected is computed here from the adapter's alpha_bar alone, by other routes than the modules they
-are applied to, so that this project's own code is checked too. properties.py draws the examples.
+An expected value is computed here from the adapter's alpha_bar alone. The route is another one than that of the
+modules in tinyddpm/, so this project's own code is checked too. E-numbers are those of docs/equations.md.
+Next: adapters.py.
 """
 
 from dataclasses import dataclass, replace
@@ -10,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["IDENTITIES", "Identity", "Case", "verdict", "disagreement"]
+__all__ = ["IDENTITIES", "VARIANCES", "Identity", "Case", "verdict", "disagreement"]
 
 ROUNDINGS = 8  # how many roundings of numbers of the order of 1 an implementation may add up
+VARIANCES = {"beta_tilde": lambda k: k.beta_tilde, "beta": lambda k: k.beta}  # what a step may claim at eta = 1
 
 
 class Coefficients:
     """What the identities need at t, in float64; `unit` is the error that rounding may make in a variance."""
 
     def __init__(self, alpha_bar, t, dtype):
-        self.signal_prev, self.signal = float(alpha_bar[t - 1]), float(alpha_bar[t])  # variances, not roots
+        # Shares of the variance of x_{t-1} and x_t, not standard deviations.
+        self.signal_prev, self.signal = float(alpha_bar[t - 1]), float(alpha_bar[t])
         self.noise_prev, self.noise = 1 - self.signal_prev, 1 - self.signal
         self.alpha = self.signal / self.signal_prev  # E1
         self.beta = 1 - self.alpha
@@ -46,7 +49,7 @@ class Coefficients:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One example: an adapter, t, and (N, d) arrays x_0, eps (the noise in x_t), noise (that of a step)."""
+    """One example: an adapter, t, and (N, d) arrays: x_0, the noise eps in x_t, and the noise of one step."""
 
     adapter: Any
     t: int
@@ -71,7 +74,7 @@ class Case:
 
     @property
     def size(self):
-        """What rounding errors are in proportion to: (N, d)."""
+        """The size that rounding errors are in proportion to: (N, d)."""
         return abs(self.x0) + abs(self.eps) + abs(self.noise)
 
 
@@ -107,15 +110,17 @@ def verdict(identity, case):
 def disagreement(identity, case):
     """How the two sides differ, in words; None if they agree. NaN agrees with nothing.
 
-    NotImplementedError passes through: the adapter does not have what is asked for.
+    NotImplementedError passes through: the adapter does not have the method.
     """
     try:
         with np.errstate(all="ignore"):
             found, expected, tolerance = identity.sides(case)
-            found, expected = np.asarray(found, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+            found, expected, dtype = np.asarray(found), np.asarray(expected, dtype=np.float64), case.x0.dtype
             if found.shape != expected.shape:
                 return f"found shape {found.shape}, expected {expected.shape}"
-            if (abs(found - expected) <= tolerance).all():
+            if found.shape == case.x0.shape and found.dtype != dtype:
+                return f"found dtype {found.dtype}, expected {dtype}, the adapter's dtype"
+            if (abs(found.astype(np.float64) - expected) <= tolerance).all():
                 return None
     except NotImplementedError:
         raise
@@ -124,7 +129,7 @@ def disagreement(identity, case):
     return f"found {found.tolist()}, expected {expected.tolist()}"
 
 
-# ---- the identities: each returns what is found, what is expected, and the tolerance ----
+# ---- the identities: each function returns (found, expected, tolerance) ----
 
 IDENTITIES = []
 
@@ -175,32 +180,38 @@ def batch(c):
     return c.adapter.q_sample(c.x0, t, c.eps), np.concatenate(rows), c.k.unit * c.size
 
 
-@identity("E7 mean", "the posterior's mean is what Bayes' rule gives, t >= 2", ("posterior",), first=2)
+def moments(c):
+    """The adapter's posterior: its mean and its variance, the variance of the shape and dtype of x_0."""
+    posterior = c.adapter.posterior(c.x0, c.xt, c.t)
+    if not isinstance(posterior, tuple | list) or len(posterior) != 2:
+        raise TypeError(f"posterior must return a pair, the mean and the variance, got {type(posterior).__name__}")
+    return posterior[0], np.broadcast_to(posterior[1], c.x0.shape).astype(c.x0.dtype)
+
+
+@identity("E7 mean", "the posterior's mean is that of Bayes' rule, t >= 2", ("posterior",), first=2)
 def posterior_mean(c):
-    mean, _ = c.adapter.posterior(c.x0, c.xt, c.t)
+    mean, _ = moments(c)
     return mean, c.k.posterior_mean(c.x0, c.xt), 4 * c.k.unit / c.k.noise * c.size
 
 
 @identity("E7 variance", "the posterior's variance is beta_tilde_t, t >= 2", ("posterior",), first=2)
 def posterior_variance(c):
-    _, variance = c.adapter.posterior(c.x0, c.xt, c.t)
     tolerance = 2 * c.k.unit * (c.k.beta + c.k.noise_prev) / c.k.noise
-    return np.broadcast_to(variance, c.x0.shape), np.full(c.x0.shape, c.k.beta_tilde), tolerance
+    return moments(c)[1], np.full(c.x0.shape, c.k.beta_tilde), tolerance
 
 
 @identity("E9 end", "the posterior at t = 1 is x_0 itself: beta_tilde_1 = 0", ("posterior",))
 def posterior_end(c):
     c = replace(c, t=1)
-    mean, variance = c.adapter.posterior(c.x0, c.xt, 1)
-    found, nothing = np.stack([mean, np.broadcast_to(variance, c.x0.shape)]), 0 * c.x0
-    return found, np.stack([c.x0, nothing]), np.stack([c.k.end_error * c.size, nothing])
+    nothing = 0 * c.x0
+    return np.stack(moments(c)), np.stack([c.x0, nothing]), np.stack([c.k.end_error * c.size, nothing])
 
 
-# ---- predictions: value and x_0 tell the same, given x_t ----
+# ---- predictions: given x_t, a value of each kind stands for one x_0, and x_0 for one value ----
 
 
 def conversions(kind, value, names, magnified):
-    """Register the two directions. value(c): what means x_0; magnified(k): by how much rounding grows."""
+    """Register both directions. value(c): what stands for x_0; magnified(k): the factors by which rounding grows."""
 
     @identity(f"{names[0]} {kind} from x0", f"x_t and x_0 give {kind}", ("convert",), kind=kind)
     def there(c):
@@ -234,6 +245,9 @@ conversions(
 )
 
 
+conversions("velocity", lambda c: c.eps - c.x0, ("E37", "E37"), lambda k: (1 / k.noise, 1 / k.noise))
+
+
 @identity(
     "E8 mean from eps", "mean = (x_t - beta_t / sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_t)", ("convert",), kind="mean"
 )
@@ -263,8 +277,7 @@ def step_mean(c):
 
 @identity("E29 variance", "the noise of a step has the variance that it claims, t >= 2", ("step",), first=2)
 def step_variance(c):
-    tables = {"beta": c.k.beta, "beta_tilde": c.k.beta_tilde}
-    variance = getattr(c.adapter, "eta", 1.0) ** 2 * tables[getattr(c.adapter, "variance", "beta_tilde")]
+    variance = VARIANCES[getattr(c.adapter, "variance", "beta_tilde")](c.k) * getattr(c.adapter, "eta", 1.0) ** 2
     tolerance = (c.k.unit / c.k.alpha**0.5 + c.k.root_error(variance)) * c.size
     return noise_of_step(c), variance**0.5 * c.noise, tolerance
 
@@ -281,7 +294,7 @@ def last_noise(c):
 
 
 def noise_of_step(c):
-    """What the noise adds to x_{t-1}."""
+    """The part of x_{t-1} that the noise adds."""
     return c.adapter.step(c.x0, c.xt, c.t, c.noise) - c.adapter.step(c.x0, c.xt, c.t, 0 * c.noise)
 
 

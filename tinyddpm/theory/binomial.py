@@ -13,24 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from tinyddpm import reverse
 from tinyddpm.bound import Bound
 from tinyddpm.coefficients import check_like, check_t, gather, spread
 from tinyddpm.gaussian import log, sum_per_sample
-from tinyddpm.reverse import predict_x0, reverse_process, walk
+from tinyddpm.reverse import predict_x0
 from tinyddpm.theory.bound_forms import Diffusion
 
 __all__ = ["Bernoulli", "FAIR_COIN", "q_transition", "q_step", "q_marginal", "q_sample", "q_posterior", "q_bridge"]
-__all__ += [
-    "binomial_diffusion",
-    "log_odds",
-    "p_transition",
-    "sample",
-    "step_kl",
-    "bit_cross_entropy",
-    "denoising_term",
-    "prior_term",
-]
-__all__ += ["variational_bound"]
+__all__ += ["binomial_diffusion", "log_odds", "p_transition", "ancestral_step", "sample", "step_kl"]
+__all__ += ["bit_cross_entropy", "denoising_term", "prior_term", "variational_bound"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,17 +179,20 @@ def p_transition(schedule, x0_hat, xt, t):
     )
 
 
-def sample(denoise, schedule, x_T, uniform, progress=None, keep=None):
+def ancestral_step(denoise, schedule, xt, t):
+    """p(x_{t-1} | x_t) of the model: a step for `reverse.reverse_process`. (E33)"""
+    return p_transition(schedule, denoise(xt, t), xt, t)
+
+
+def sample(denoise, schedule, x_T, uniform, progress=None):
     """Bits x_0 drawn with the model, starting from fair coins x_T (N, ...).
 
-    uniform(t) -> noise uniform in [0, 1) like x_T, for t = T..2, and 1 for x_0. progress: wraps the loop as
-    `tqdm` does, called with total=T. keep: steps t in 1..T whose (x_t, x0_hat) to keep; then returns x_0 and
-    a dict of them by t. To visit fewer steps pass `schedule.respace(S)`.
+    uniform(t) -> noise uniform in [0, 1) like x_T, for t = T..1. progress: as in `reverse.sample`, whose last step
+    leaves the probabilities of x_0; its bits are drawn with uniform(1). To visit fewer steps pass
+    `schedule.respace(S)`.
     """
-    steps = reverse_process(denoise, schedule, check_bits("x_T", x_T), uniform, p_transition)
-    mean, kept = walk(steps, x_T, schedule.T, progress, keep)
-    x0 = Bernoulli(mean, 1 - mean).sample(uniform(1))  # the last step leaves the mean
-    return x0 if keep is None else (x0, kept)
+    x0_hat = reverse.sample(denoise, schedule, check_bits("x_T", x_T), uniform, ancestral_step, progress=progress)
+    return Bernoulli(x0_hat, 1 - x0_hat).sample(uniform(1))
 
 
 # ---- the bound and the loss, in nats ----

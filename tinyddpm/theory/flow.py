@@ -112,7 +112,7 @@ def integrate(rates, x, start, end, steps):
     """x and a sum carried from start to end. rates(x, level) -> the derivatives of both by the level."""
     float_dtype("x", x)
     start, end = float(start), float(end)
-    if not (math.isfinite(start) and math.isfinite(end) and (x - x == 0).all()):
+    if not (math.isfinite(start) and math.isfinite(end) and (abs(x) < math.inf).all()):
         raise ValueError(f"x, start and end must be finite, got start {start}, end {end}, x in {x.min()}..{x.max()}")
     if not is_integer(steps) or steps < 1:
         raise ValueError(f"steps must be an integer of at least 1, got {steps}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyddpm.coefficients import as_steps, check_t, float_dtype, is_on_gpu
 from tinyddpm.gaussian import Gaussian
-from tinyddpm.reverse import p_mean_variance, variance_table
+from tinyddpm.reverse import ancestral_step, variance_table
 from tinyddpm.theory.mixture import gaussian_data
 
 __all__ = ["Oracle", "chain_variance", "fixed_variance_excess", "guided_variances"]
@@ -97,12 +97,12 @@ def like(values, xt):
 # ---- closed forms for Gaussian data ----
 
 
-def chain_variance(schedule, data_variance, step=p_mean_variance, start=1.0):
+def chain_variance(schedule, data_variance, step=ancestral_step, start=1.0):
     """The variance of x_t for t = 0..T along a sampler that runs with the ideal model of centred Gaussian data.
 
-    data_variance: (d,), or a number. step(schedule, x0_hat, xt, t) -> Gaussian, linear in x0_hat and xt, as
-    the steps of reverse.py are: p_mean_variance, ddim_step, ... start: the variance of x_T. Returns
-    (T + 1, d). No noise is added at t = 1. (E29)
+    data_variance: (d,), or a number. step: a sampler's, linear in x_t and in what the model says, and without memory,
+    such as `ancestral_step`, `ddim_step`, `heun_step`. start: the variance of x_T. Returns (T + 1, d). No noise is
+    added at t = 1. (E29)
     """
     data_variance = np.atleast_1d(data_variance)
     oracle = Oracle(gaussian_data(np.zeros(len(data_variance)), data_variance), schedule)
@@ -110,7 +110,7 @@ def chain_variance(schedule, data_variance, step=p_mean_variance, start=1.0):
     variances[-1] = start
     one = np.ones((1, len(data_variance)))
     for t in range(schedule.T, 0, -1):
-        p = step(schedule, oracle.denoise(one, t), one, t)  # its mean is the factor of x_t
+        p = step(oracle.denoise, schedule, one, t)  # its mean is the factor of x_t
         variances[t - 1] = p.mean[0] ** 2 * variances[t] + (p.variance if t > 1 else 0.0)
     return variances
 

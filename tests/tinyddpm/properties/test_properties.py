@@ -1,14 +1,17 @@
-"""The checks pass on this project's own processes, and name the right identity for each planted fault."""
+"""The checks pass on this project's own code, and name the right identity for each planted fault."""
 
 import builtins
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from tinyddpm import SCHEDULES, NoiseSchedule, ddim_step, named_schedule
-from tinyddpm.properties.adapters import Process
-from tinyddpm.properties.checks import IDENTITIES, check, schedules
+from tinyddpm import SCHEDULES, NoiseSchedule, named_schedule
+from tinyddpm.properties import IDENTITIES, check, checks, schedules
+from tinyddpm.properties.adapters import Adapter
+from tinyddpm.reverse import ancestral_step
+from tinyddpm.samplers import ddim_step, dpm_solver, gradient_estimation, heun_step
 
 LINEAR = NoiseSchedule.linear(10)
 
@@ -23,37 +26,39 @@ def column(table, t):
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("T", [2, 10, 1000])
 def test_every_identity_holds_for_the_named_schedules(name, T):
-    report = check(Process(named_schedule(name, T)), examples=20)
+    report = check(Adapter(named_schedule(name, T)), examples=20)
     report.raise_if_failed()
     assert report.names("holds") == [identity.name for identity in IDENTITIES]
 
 
-OPTIONS = [
-    {"sampler": "ddim"},
-    {"sampler": "ddim", "eta": 0.5},
-    {"sampler": "ddim", "eta": 1.0},
-    {"sampler": "dpm_solver"},
-    {"sampler": "ancestral_eps"},
-    {"variance": "beta"},
-    {"dtype": "float32"},
-]
+OPTIONS = {
+    "ddim": {"step": ddim_step, "eta": 0.0},
+    "ddim, eta 0.5": {"step": partial(ddim_step, eta=0.5), "eta": 0.5},
+    "ddim, eta 1": {"step": partial(ddim_step, eta=1.0), "eta": 1.0},
+    "heun": {"step": heun_step, "eta": 0.0},
+    "dpm_solver": {"step": lambda *arguments: dpm_solver()(*arguments), "eta": 0.0},
+    "gradient_estimation, mu 1/2": {"step": lambda *arguments: gradient_estimation(1.0, 0.5)(*arguments)},
+    "beta": {"step": partial(ancestral_step, variance="beta"), "variance": "beta"},
+    "float32": {"dtype": "float32"},
+}
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_every_identity_holds_for_each_sampler_on_any_schedule(options):
-    report = check(schedules().map(lambda schedule: Process(schedule, **options)))
+    report = check(schedules().map(lambda schedule: Adapter(schedule, **options)))
     report.raise_if_failed()
     assert report.names("not checked") == []
 
 
 def test_every_identity_holds_for_respaced_processes():
     lengths = st.integers(1, 20)
-    respaced = st.builds(lambda S: Process(NoiseSchedule.cosine(50).respace(S), "ddim", 0.3), lengths)
+    step = partial(ddim_step, eta=0.3)
+    respaced = st.builds(lambda S: Adapter(NoiseSchedule.cosine(50).respace(S), step, 0.3), lengths)
     check(respaced).raise_if_failed()
 
 
 def test_a_chain_of_one_step_has_no_middle_to_check():
-    report = check(Process(NoiseSchedule.linear(1)), examples=20)
+    report = check(Adapter(NoiseSchedule.linear(1)), examples=20)
     report.raise_if_failed()
     assert report.names("not checked") == ["E7 mean", "E7 variance", "E30 mean", "E29 variance"]
 
@@ -72,7 +77,7 @@ def q_sample_without_a_root(self, x0, t, noise):
 
 
 def q_sample_at_the_first_t(self, x0, t, noise):
-    return Process.q_sample(self, x0, int(np.ravel(t)[0]), noise)
+    return Adapter.q_sample(self, x0, int(np.ravel(t)[0]), noise)
 
 
 def q_step_as_misprinted(self, x_prev, t, noise):
@@ -80,64 +85,64 @@ def q_step_as_misprinted(self, x_prev, t, noise):
 
 
 def posterior_of_alpha_bar_t(self, x0, xt, t):
-    mean, variance = Process.posterior(self, x0, xt, t)
+    mean, variance = Adapter.posterior(self, x0, xt, t)
     before, after = self.alpha_bar[t - 1], self.alpha_bar[t]
     return mean + (after**0.5 - before**0.5) * self.beta[t] / (1 - after) * x0, variance
 
 
 def posterior_with_swapped_means(self, x0, xt, t):
-    mean, variance = Process.posterior(self, x0, xt, t)
-    return (mean if t == 1 else Process.posterior(self, xt, x0, t)[0]), variance
+    mean, variance = Adapter.posterior(self, x0, xt, t)
+    return (mean if t == 1 else Adapter.posterior(self, xt, x0, t)[0]), variance
 
 
 def posterior_with_beta(self, x0, xt, t):
-    return Process.posterior(self, x0, xt, t)[0], self.beta[t]
+    return Adapter.posterior(self, x0, xt, t)[0], self.beta[t]
 
 
 def posterior_standard_deviation(self, x0, xt, t):
-    mean, variance = Process.posterior(self, x0, xt, t)
+    mean, variance = Adapter.posterior(self, x0, xt, t)
     return mean, variance**0.5
 
 
 def noise_at_every_step(self, x0_hat, xt, t, noise):
     extra = self.beta[t] ** 0.5 * noise if t == 1 else 0
-    return Process.step(self, x0_hat, xt, t, noise) + extra
+    return Adapter.step(self, x0_hat, xt, t, noise) + extra
 
 
 def stops_one_step_early(self, x0_hat, xt, t, noise):
-    return xt if t == 1 else Process.step(self, x0_hat, xt, t, noise)
+    return xt if t == 1 else Adapter.step(self, x0_hat, xt, t, noise)
 
 
 def another_eta(self, x0_hat, xt, t, noise):
-    return Process(self.schedule, "ddim", eta=0.5).step(x0_hat, xt, t, noise)
+    return Adapter(self.schedule, partial(ddim_step, eta=0.5)).step(x0_hat, xt, t, noise)
 
 
 def noise_of_beta(self, x0_hat, xt, t, noise):
-    return Process(self.schedule, variance="beta").step(x0_hat, xt, t, noise)
+    return Adapter(self.schedule, partial(ancestral_step, variance="beta")).step(x0_hat, xt, t, noise)
 
 
 def variance_times_noise(self, x0_hat, xt, t, noise):
-    p = ddim_step(self.schedule, x0_hat, xt, t, eta=1.0)
+    p = ddim_step(lambda xt, t: x0_hat, self.schedule, xt, t, eta=1.0)
     return p.mean + p.variance * noise
 
 
 def direction_without_sigma(self, x0_hat, xt, t, noise):
-    before = Process(self.schedule, "ddim", eta=0.0).step(x0_hat, xt, t, noise)
-    return before + Process.step(self, x0_hat, xt, t, noise) - Process.step(self, x0_hat, xt, t, 0 * noise)
+    before = Adapter(self.schedule, ddim_step).step(x0_hat, xt, t, noise)
+    return before + Adapter.step(self, x0_hat, xt, t, noise) - Adapter.step(self, x0_hat, xt, t, 0 * noise)
 
 
 def clips(self, x0_hat, xt, t, noise):
-    return Process.step(self, x0_hat.clip(-1, 1), xt, t, noise)
+    return Adapter.step(self, x0_hat.clip(-1, 1), xt, t, noise)
 
 
 def logarithm_for_variance(self, x0_hat, xt, t, noise):
     with np.errstate(invalid="ignore"):
         extra = np.log(self.beta[t]) ** 0.5 * noise if t > 1 else 0
-    return Process.step(self, x0_hat, xt, t, noise) + extra
+    return Adapter.step(self, x0_hat, xt, t, noise) + extra
 
 
 def respace_by_skipping_betas(self, timesteps):
-    return Process(NoiseSchedule.from_beta(self.beta[timesteps]))
+    return Adapter(NoiseSchedule.from_beta(self.beta[timesteps]))
 
 
 def refuses(self, *arguments):
@@ -178,6 +183,8 @@ CONVERSIONS = [
     ("v", "x0", "E24 x0 from v"),
     ("x0", "score", "E25 score from x0"),
     ("score", "x0", "E27 x0 from score"),
+    ("x0", "velocity", "E37 velocity from x0"),
+    ("velocity", "x0", "E37 x0 from velocity"),
     ("x0", "mean", "E7 mean from x0"),
     ("mean", "x0", "E7 x0 from mean"),
     ("eps", "mean", "E8 mean from eps"),
@@ -186,7 +193,7 @@ CONVERSIONS = [
 
 @pytest.mark.parametrize("method, fault, names", FAULTS)
 def test_a_planted_fault_is_named_and_nothing_else(method, fault, names):
-    broken = type("Broken", (Process,), {method: fault})
+    broken = type("Broken", (Adapter,), {method: fault})
     assert set(check(broken(LINEAR), examples=40).names("fails")) == names
 
 
@@ -200,10 +207,10 @@ def test_a_fault_in_a_table_is_named_and_nothing_else(method, table, names):
 @pytest.mark.parametrize("source, target, name", CONVERSIONS)
 def test_a_conversion_bent_in_one_direction_is_named_and_nothing_else(source, target, name, change):
     def convert(self, value, xt, t, *kinds):
-        right = Process.convert(self, value, xt, t, *kinds)
+        right = Adapter.convert(self, value, xt, t, *kinds)
         return change(right) if kinds == (source, target) else right
 
-    broken = type("Broken", (Process,), {"convert": convert})
+    broken = type("Broken", (Adapter,), {"convert": convert})
     assert check(broken(LINEAR), examples=40).names("fails") == [name]
 
 
@@ -220,14 +227,14 @@ def failure(adapters, name):
 
 
 def test_the_example_is_made_as_small_as_it_can_be():
-    broken = type("Broken", (Process,), {"q_step": q_step_as_misprinted})
+    broken = type("Broken", (Adapter,), {"q_step": q_step_as_misprinted})
     case = failure(schedules().map(broken), "E1 step").example
     assert case.t == 1 and len(case.adapter.beta) == 2
     assert case.x0.tolist() == [[0.0]] and abs(case.noise).tolist() == [[1.0]]
 
 
 def test_the_report_says_what_was_found_and_expected_and_is_always_the_same():
-    broken = type("Broken", (Process,), {"respace": refuses, "posterior": posterior_with_beta})
+    broken = type("Broken", (Adapter,), {"respace": refuses, "posterior": posterior_with_beta})
     reports = [check(broken(LINEAR), examples=40) for _ in range(2)]
     assert str(reports[0]) == str(reports[1])
     with pytest.raises(AssertionError) as error:
@@ -251,32 +258,73 @@ def test_what_an_adapter_does_not_have_is_not_checked():
     def convert(self, value, xt, t, source, target):
         if source == "x0":
             raise NotImplementedError
-        return Process.convert(self, value, xt, t, source, target)
+        return Adapter.convert(self, value, xt, t, source, target)
 
-    some = type("Some", (Process,), {"convert": convert, "predictions": ("eps", "v"), "posterior": None})
+    some = type("Some", (Adapter,), {"convert": convert, "predictions": ("eps", "v"), "posterior": None})
     report = check(some(LINEAR))
     assert report.names("fails") == []
-    checked = [name for name in report.names("holds") if name.startswith(("E24", "E27", "E7", "E9"))]
+    checked = [name for name in report.names("holds") if name.startswith(("E24", "E27", "E37", "E7", "E9"))]
     assert checked == ["E24 x0 from eps", "E24 x0 from v"]
 
 
-@pytest.mark.parametrize("alpha_bar", [None, [1.0], 0.5, [[1.0, 0.5]]])
+@pytest.mark.parametrize("alpha_bar", [None, [1.0], 0.5, [[1.0, 0.5]], ["1", "0.5"]])
 def test_an_adapter_must_have_a_table_alpha_bar(alpha_bar):
     with pytest.raises(ValueError, match="alpha_bar, a table of T \\+ 1 entries"):
         check(type("Bad", (), {"alpha_bar": alpha_bar})())
 
 
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("dtype", "float16", "dtype must be float32 or float64, got 'float16'"),
+        ("beta", LINEAR.beta[1:], "beta must be 11 entries, got array"),
+        ("predictions", ("eps", "noise"), "predictions must be among eps, mean, score, v, velocity, x0, got"),
+        ("eta", 2.0, r"eta must be in \[0, 1\], got 2.0"),
+        ("variance", "large", "variance must be beta_tilde or beta, got 'large'"),
+    ],
+)
+def test_tables_and_claims_of_another_form_are_refused_by_name(name, value, words):
+    odd = type("Odd", (), {"alpha_bar": LINEAR.alpha_bar, name: value})
+    with pytest.raises(ValueError, match="an adapter's " + words):
+        check(odd())
+
+
+WRONG_RESULTS = [
+    ("q_sample", lambda self, x0, t, noise: None, "E2 marginal", "found shape (), expected (1, 1)"),
+    ("posterior", lambda self, x0, xt, t: x0, "E7 mean", "posterior must return a pair, the mean and the variance"),
+    ("q_step", lambda self, x, t, noise: Adapter.q_step(self, x, t, noise).astype("float32"), "E1 step", "found dtype"),
+]
+
+
+@pytest.mark.parametrize("method, fault, name, words", WRONG_RESULTS)
+def test_a_result_of_another_form_fails_with_a_word_about_what_was_expected(method, fault, name, words):
+    found = failure(type("Odd", (Adapter,), {method: fault})(LINEAR), name)
+    assert found.status == "fails" and words in str(found)
+
+
+def test_the_example_of_the_documentation_runs():
+    """The indented lines of the docstring of checks.py, as they stand, with an adapter of the name that they use."""
+    lines = [line[4:] for line in checks.__doc__.splitlines() if line.startswith("    ")]
+    example = "\n".join(lines[: 1 + next(i for i, line in enumerate(lines) if "raise_if_failed" in line)])
+    names = {"MyAdapter": lambda: Adapter(LINEAR)}
+    exec(example, names)
+    names["test_my_diffusion"]()
+    names["MyAdapter"] = lambda: type("Broken", (Adapter,), {"q_step": q_step_as_misprinted})(LINEAR)
+    with pytest.raises(AssertionError, match="E1 step"):
+        names["test_my_diffusion"]()
+
+
 def test_a_wrong_shape_fails_and_says_so():
-    flat = type("Flat", (Process,), {"q_sample": lambda self, x0, t, noise: np.ravel(x0)})
+    flat = type("Flat", (Adapter,), {"q_sample": lambda self, x0, t, noise: np.ravel(x0)})
     found = failure(flat(LINEAR), "E2 marginal")
     assert found.status == "fails" and "found shape (1,), expected (1, 1)" in str(found)
 
 
 def test_float32_is_held_to_its_own_rounding_only():
     def q_sample(self, *arguments):
-        return Process.q_sample(self, *arguments) * (1 + 1e-7)
+        return Adapter.q_sample(self, *arguments) * (1 + 1e-7)
 
-    coarse = type("Coarse", (Process,), {"q_sample": q_sample})
+    coarse = type("Coarse", (Adapter,), {"q_sample": q_sample})
     assert check(coarse(LINEAR, dtype="float32")).names("fails") == []
     assert check(coarse(LINEAR), examples=40).names("fails") == ["E2 marginal"]
 
@@ -291,4 +339,4 @@ def test_without_hypothesis_it_says_how_to_get_it(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match="pip install hypothesis"):
-        check(Process(LINEAR))
+        check(Adapter(LINEAR))

@@ -169,3 +169,9 @@ def test_e01_a_path_starts_at_the_data_and_has_the_marginals(schedule, which):
     assert len(path) == schedule.T + 1 and (path[0] == x0).all()
     assert_close(path[t].mean(axis=0), schedule.alpha_bar[t] ** 0.5 * x0, scale=5.0)
     assert_close(path[t].var(axis=0), np.full(2, schedule.one_minus_alpha_bar[t]), scale=5.0)
+
+
+def test_the_forms_of_the_bound_use_the_variance_that_was_asked_for():
+    schedule, x = NoiseSchedule.linear(4), np.array([[0.5], [-1.0]])
+    found = reverse_model(schedule, lambda xt, t: xt / 2, "beta")(x, 3)
+    assert found.variance == p_mean_variance(schedule, x, x, 3, variance="beta").variance

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from exact import cubature, exp_and_log_of_tensors, path_noise, schedules
+from exact import cubature, path_noise, schedules
 from hypothesis import given
 from strategies import assert_close, seeds
 
@@ -180,7 +180,6 @@ def minimise(parameters, loss, steps=1500, rate=0.1):
         optimiser.step()
 
 
-@exp_and_log_of_tensors()
 def test_e34_learned_encoders_of_two_layers_find_the_posterior_and_close_the_gap():
     rng = np.random.default_rng(1)
     toy, points = Toy(rng), cubature(2)
@@ -202,7 +201,6 @@ def test_e34_learned_encoders_of_two_layers_find_the_posterior_and_close_the_gap
     assert (abs(gap) < 1e-6).all()
 
 
-@exp_and_log_of_tensors()
 def test_e34_a_learned_vae_encoder_finds_the_posterior_of_probabilistic_pca():
     # x = z W + e + noise of variance w, the rows of W orthogonal: p(z | x) has precisions 1 + |W_i|^2/w.
     rng = np.random.default_rng(2)

@@ -92,3 +92,8 @@ def test_the_slope_is_what_nn_differentiates_the_schedule_to(schedule):
     u = nn.tensor(np.array([0.03, 0.4, 0.6, 0.99]), requires_grad=True, dtype=np.float64)
     (slope,) = nn.gradients(schedule(u).sum(), [u])
     assert_close(schedule.slope(u.data), slope)
+
+
+def test_a_learned_schedule_still_falls_at_the_end_of_time():
+    schedule = LearnedLogSNR(5.0, -5.0, np.ones(3))
+    assert_close(schedule.slope(np.array([1.0])), np.array([-10.0]))

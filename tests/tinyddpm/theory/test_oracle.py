@@ -306,3 +306,22 @@ def test_a_covariance_without_full_rank_is_a_distribution_all_the_same():
             variances = gaussian_data(np.zeros(6), scale * np.outer(direction, direction)).variances
             assert (variances >= 0).all()
             assert abs(variances.sum() / (scale * direction @ direction) - 1) < 1e-12
+
+
+# ---- data of any type and shape ----
+
+
+def test_points_that_are_integers_or_float32_become_float64_data():
+    for points in ([[0], [1]], np.array([[0], [1]], np.float32)):
+        assert finite_data(points).means.dtype == np.float64
+
+
+def test_a_mixture_takes_one_variance_for_each_component():
+    means, x = np.zeros((2, 3)), np.ones((4, 3))
+    each, all_alike = (mixture_data([0.5, 0.5], means, v) for v in ([[0.3], [2.0]], [[0.3] * 3, [2.0] * 3]))
+    assert_close(each.log_prob(x), all_alike.log_prob(x))
+
+
+def test_what_is_rounding_beside_one_component_is_a_variance_of_another():
+    covariances = np.array([1e-16, 1.0])[:, None, None] * np.eye(2)
+    assert_close(mixture_data([0.5, 0.5], np.zeros((2, 2)), covariances).variances[0], np.full(2, 1e-16))

@@ -9,9 +9,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import assert_close, seeds
 
-from tinyddpm import Gaussian, NoiseSchedule, p_mean_variance, sample
+from tinyddpm import Gaussian, NoiseSchedule, sample
 from tinyddpm.bound import denoising_term, prior_term, reconstruction_term, variational_bound
-from tinyddpm.reverse import ddim_step, reverse_process, second_order_step
+from tinyddpm.prediction import eps_from_x0
+from tinyddpm.reverse import ancestral_step, p_mean_variance_eps, reverse_process
+from tinyddpm.samplers import SAMPLERS, ddim_step, dpm_solver, heun_step, named_sampler
 from tinyddpm.theory.bound_forms import gaussian_diffusion, path_form, q_path
 from tinyddpm.theory.mixture import finite_data, gaussian_data, mixture_data
 from tinyddpm.theory.oracle import Oracle, chain_variance, fixed_variance_excess
@@ -24,8 +26,8 @@ def test_e29_with_the_exact_variance_the_sampler_has_every_marginal(data_varianc
     oracle = Oracle(gaussian_data([0.0], data_variance), schedule)
     start = oracle.marginal(schedule.T).covariance()[0]
 
-    def step(schedule, x0_hat, xt, t):
-        return Gaussian(p_mean_variance(schedule, x0_hat, xt, t).mean, oracle.reverse_step(xt, t).variance)
+    def step(denoise, schedule, xt, t):
+        return Gaussian(ancestral_step(denoise, schedule, xt, t).mean, oracle.reverse_step(xt, t).variance)
 
     # x_0 itself is drawn without noise: its variance is what the last mean carries
     expected = schedule.alpha_bar * data_variance + schedule.one_minus_alpha_bar
@@ -38,23 +40,26 @@ FINAL_VARIANCE = {"beta_tilde": 0.2461, "beta": 0.2508}  # data variance 0.25, l
 
 @pytest.mark.parametrize("variance", FINAL_VARIANCE)
 def test_e29_final_variance_by_recursion(variance):
-    step = partial(p_mean_variance, variance=variance)
+    step = partial(ancestral_step, variance=variance)
     final = chain_variance(NoiseSchedule.linear(1000), 0.25, step)[0, 0]
     assert round(final, 4) == FINAL_VARIANCE[variance]
 
 
 @pytest.mark.parametrize("variance", FINAL_VARIANCE)
-@pytest.mark.parametrize("sampler", ["ancestral", "ancestral_eps"])
-def test_e29_final_variance_of_the_sampler_itself(sampler, variance):
+@pytest.mark.parametrize("form", ["x0", "eps"])
+def test_e29_final_variance_of_the_sampler_itself(form, variance):
     # The chain is linear in its noises. Sample number t is given noise at step t alone, and comes out as what
     # that noise contributes to x_0: the sum of the squares is the variance, without sampling error.
     schedule = NoiseSchedule.linear(1000)
     impulses = np.eye(1001)[:, :, None]
     oracle = Oracle(gaussian_data([0.0], 0.25), schedule)
-    x0 = sample(
-        oracle.denoise, schedule, impulses[1000], lambda t: impulses[t - 1], sampler, variance=variance, clip=False
-    )
-    step = partial(p_mean_variance, variance=variance)
+
+    def algorithm_2(denoise, schedule, xt, t):
+        return p_mean_variance_eps(schedule, eps_from_x0(schedule, denoise(xt, t), xt, t), xt, t, variance)
+
+    step = partial(ancestral_step, variance=variance)
+    chosen = step if form == "x0" else algorithm_2
+    x0 = sample(oracle.denoise, schedule, impulses[1000], lambda t: impulses[t - 1], chosen)
     assert_close((x0**2).sum(), chain_variance(schedule, 0.25, step)[0, 0], rtol=1e-9, scale=1.0)
     assert round((x0**2).sum(), 4) == FINAL_VARIANCE[variance]
 
@@ -64,7 +69,7 @@ def test_e29_drawn_samples_have_the_variance_of_the_recursion():
     rng = np.random.default_rng(5)
     oracle = Oracle(gaussian_data([0.0], 0.25), schedule)
     x_T = rng.normal(size=(n, 1))
-    x0 = sample(oracle.denoise, schedule, x_T, lambda t: rng.normal(size=(n, 1)), clip=False)
+    x0 = sample(oracle.denoise, schedule, x_T, lambda t: rng.normal(size=(n, 1)))
     expected = chain_variance(schedule, 0.25)[0, 0]
     assert abs(x0.var() / expected - 1) < 4 * (2 / n) ** 0.5
 
@@ -73,7 +78,7 @@ def test_e29_drawn_samples_have_the_variance_of_the_recursion():
 def test_chain_variance_of_a_sampler_is_what_the_sampler_does(data_variance, eta, schedule):
     oracle = Oracle(gaussian_data([0.0], data_variance), schedule)
     impulses = np.eye(schedule.T + 1)[:, :, None]
-    for step in (partial(ddim_step, eta=eta), p_mean_variance):
+    for step in (partial(ddim_step, eta=eta), ancestral_step, heun_step):
         x_T, variances = 3**0.5 * impulses[-1], chain_variance(schedule, data_variance, step, start=3.0)
         for t, x, _ in reverse_process(oracle.denoise, schedule, x_T, lambda t: impulses[t - 1], step):
             assert_close(variances[t - 1, 0], (x**2).sum(), rtol=1e-9, scale=1.0)
@@ -86,7 +91,7 @@ def test_a_chain_of_several_dimensions_is_several_chains():
     assert both.shape == (11, 2) and both[0, 0] != both[0, 1]
 
 
-@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm_solver"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("S", [25, 100])
 def test_with_the_ideal_model_of_a_finite_set_every_sampler_ends_on_its_points(sampler, S):
     rng = np.random.default_rng(6)
@@ -94,9 +99,8 @@ def test_with_the_ideal_model_of_a_finite_set_every_sampler_ends_on_its_points(s
     schedule = NoiseSchedule.linear(100)
     oracle = Oracle(finite_data(images), schedule)
     x_T = rng.normal(size=(20, 4, 4, 1)).astype(np.float32)
-    x0 = sample(
-        oracle.denoise, schedule.respace(S), x_T, lambda t: rng.normal(size=x_T.shape).astype(np.float32), sampler
-    )
+    noise = lambda t: rng.normal(size=x_T.shape).astype(np.float32)  # noqa: E731
+    x0 = sample(oracle.denoise, schedule.respace(S), x_T, noise, named_sampler(sampler), clip=(-1, 1))
     assert x0.dtype == np.float32 and x0.shape == x_T.shape
     distance = abs(x0[:, None] - images).max(axis=(2, 3, 4))
     assert (distance.min(1) < 1e-3).all()
@@ -129,7 +133,8 @@ def slope(steps, errors):
 
 
 @pytest.mark.parametrize(
-    ("make_step", "order", "steps"), [(lambda: ddim_step, 1, [256, 512, 1024]), (second_order_step, 2, [64, 128, 256])]
+    ("make_step", "order", "steps"),
+    [(lambda: ddim_step, 1, [256, 512, 1024]), (dpm_solver, 2, [64, 128, 256]), (lambda: heun_step, 2, [64, 128, 256])],
 )
 def test_e31_order_of_convergence_to_the_probability_flow(make_step, order, steps):
     errors = flow_errors(make_step, steps)
@@ -145,7 +150,7 @@ def test_e31_ddim_over_respaced_steps_down_to_the_data_has_order_one():
     steps = [512, 1024, 2048]
     errors = []
     for S in steps:
-        x0 = sample(oracle.denoise, schedule.respace(S), x_T, None, "ddim", clip=False)
+        x0 = sample(oracle.denoise, schedule.respace(S), x_T, None, ddim_step)
         errors.append(np.sqrt(np.mean((x0[:, 0] - truth) ** 2)))
     assert abs(slope(steps, errors) + 1) < 0.05
 
