@@ -3,12 +3,13 @@ import math
 import numpy as np
 import pytest
 from device import there
+from exact import cubature, ideal_denoiser
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import assert_close, normal_arrays, numbers, schedules, schedules_and_t, seeds
 
 from tinyddpm import Gaussian, NoiseSchedule, bits_per_dim, l_simple, loss_weight, variational_bound
-from tinyddpm.bound import Bound, denoising_term, l_hybrid, prior_term, reconstruction_term, step_kl
+from tinyddpm.bound import Bound, denoising_term, distortion, l_hybrid, prior_term, reconstruction_term, step_kl
 from tinyddpm.decoder import discretised_log_prob
 from tinyddpm.forward import q_marginal, q_posterior, q_sample
 from tinyddpm.gaussian import STANDARD_NORMAL
@@ -196,3 +197,63 @@ def test_denoising_terms_clip_and_start_at_t_2():
 def test_bits_per_dim():
     assert_close(bits_per_dim(np.array([784 * math.log(2)]), 784), [1.0])
     assert_close(bits_per_dim(6 * math.log(2), 3), 2.0)
+
+
+def test_e19_a_data_point_at_0_has_a_kl():
+    zero = np.zeros((2, 1))
+    assert (step_kl(NoiseSchedule.linear(4), zero, zero, 2) == 0).all()
+
+
+def test_e14_the_bound_passes_its_decoder_on():
+    schedule, x0 = NoiseSchedule.linear(4), np.array([[0.5], [-1.0]])
+    bound = variational_bound(schedule, half, x0, lambda t: 0 * x0, decoder=Gaussian.log_prob)
+    assert_close(bound.reconstruction, reconstruction_term(schedule, half, x0, 0 * x0, decoder=Gaussian.log_prob))
+
+
+@pytest.mark.parametrize("clip", [True, (1, -1), (0, 1, 2)])
+def test_what_is_no_range_to_clip_to_is_refused(clip):
+    schedule, x0 = NoiseSchedule.linear(4), np.ones((2, 3))
+    for term in (
+        lambda: denoising_term(schedule, half, x0, 2, x0, clip=clip),
+        lambda: reconstruction_term(schedule, half, x0, x0, clip=clip),
+        lambda: distortion(schedule, half, x0, 2, x0, clip=clip),
+    ):
+        with pytest.raises(ValueError, match="clip must be a pair"):
+            term()
+
+
+def test_an_empty_batch_has_an_empty_bound():
+    x0 = np.zeros((0, 3), np.float32)
+    bound = variational_bound(NoiseSchedule.linear(4), half, x0, lambda t: x0)
+    assert bound.total.shape == (0,) and bound.rate.shape == (5, 0)
+
+
+# ---- E41 ----
+
+
+def test_e41_the_rate_adds_up_what_was_sent_from_x_T_down_to_x_t():
+    bound = Bound(np.float64([1, 2]), np.float64([[0, 0], [0, 0], [3, 4], [5, 6]]), np.float64([7, 8]))
+    assert bound.rate.tolist() == [[16, 20], [9, 12], [6, 8], [1, 2]]
+    assert (bound.rate[0] == bound.total).all()
+    single = Bound(np.float64([1]), np.zeros((2, 1)), np.float64([2]))
+    assert single.rate.tolist() == [[3], [1]]
+
+
+def test_e41_for_the_ideal_model_the_distortion_falls_as_the_rate_rises():
+    schedule, v = NoiseSchedule.linear(30), 0.25
+    x0, noise = (np.ascontiguousarray(column[:, None]) for column in cubature(2).T)  # exact for squares
+    bound = variational_bound(
+        schedule, ideal_denoiser(schedule, v), v**0.5 * x0, lambda t: noise, decoder=Gaussian.log_prob
+    )
+    lost = [
+        distortion(schedule, ideal_denoiser(schedule, v), v**0.5 * x0, t, noise).mean()
+        for t in range(1, schedule.T + 1)
+    ]
+    signal, var_t = schedule.alpha_bar[1:], schedule.one_minus_alpha_bar[1:]
+    assert_close(lost, v * var_t / (signal * v + var_t))  # the variance of x_0 given x_t
+    assert (np.diff(lost) > 0).all() and (np.diff(bound.rate[1:].mean(axis=1)) < 0).all()
+
+
+def test_e41_distortion_is_of_the_clipped_prediction():
+    x0 = np.full((2, 3), 0.5)
+    assert_close(distortion(NoiseSchedule.linear(4), half, x0, 3, 9 * x0, clip=(0.0, 0.1)), [0.16, 0.16])

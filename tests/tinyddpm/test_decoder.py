@@ -180,3 +180,53 @@ def test_e21_even_a_perfect_prediction_of_mnist_costs_bits_with_the_linear_sched
     inside = NormalDist().cdf(1 / 255 / math.sqrt(sigma2))
     assert_close(found, [-math.log2(inside), -math.log2(2 * inside - 1)])
     assert round(np.dot([0.81, 0.19], found), 2) == floor
+
+
+def test_e21_a_bin_that_ends_at_the_mean_is_in_one_branch():
+    assert_close(log_bin_mass(np.array([4.0]), np.array([4.0])), np.log(0.5))
+
+
+@pytest.mark.parametrize("x", [-1.0, 1 / 255, 1.0])
+@pytest.mark.parametrize("mean", [np.nan, np.inf, -np.inf])
+def test_e21_a_mean_that_is_not_finite_gives_no_finite_number(x, mean):
+    """Where no branch took an element, what lay in memory came back."""
+    x0 = np.full((3, 2), x)
+    with np.errstate(all="ignore"):
+        for _ in range(3):
+            np.full(6, 123.0)  # for memory that was used to be used again
+            found = discretised_log_prob(Gaussian(np.full_like(x0, mean), 0.01), x0)
+            assert (np.isnan(found) | (found <= 0)).all() and (found != 123).all()
+            assert np.isnan(found).all() or mean * x > 0 or not np.isfinite(found).any()
+
+
+@pytest.mark.parametrize("variance", [0.0, np.float64(0), np.array([[1.0], [0.0], [1.0]])])
+def test_e21_a_point_has_no_mass_in_a_bin_beside_it(variance):
+    x0 = np.full((3, 2), 1 / 255)
+    with pytest.raises(ValueError, match="the variance must be above 0"):
+        discretised_log_prob(Gaussian(x0, variance), x0)
+
+
+@pytest.mark.parametrize("levels", [1, 0, -3, 2.0, True, None])
+def test_e21_there_are_at_least_two_levels(levels):
+    with pytest.raises(ValueError, match="levels must be an integer of at least 2"):
+        discretised_log_prob(Gaussian(np.ones((2, 1)), 1.0), np.ones((2, 1)), levels)
+
+
+def test_e21_levels_may_be_counted_in_any_type():
+    x0 = all_bins(255)
+    p = Gaussian(np.zeros_like(x0), 0.3)
+    assert (discretised_log_prob(p, x0, np.uint8(255)) == discretised_log_prob(p, x0, 255)).all()
+    gradients = [discretised_log_prob_gradient(p, x0, levels) for levels in (np.uint8(255), 255)]
+    assert (gradients[0][0] == gradients[1][0]).all()
+
+
+@pytest.mark.parametrize("x", [np.nan, np.inf, -np.inf])
+def test_e21_data_that_is_not_finite_is_not_on_the_grid(x):
+    x0 = np.array([[x], [1.0]])
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="x0 must lie on the grid"):
+        discretised_log_prob(Gaussian(np.zeros((2, 1)), 1.0), x0)
+
+
+def test_e21_an_empty_batch_is_a_batch():
+    x0 = np.zeros((0, 2), np.float32)
+    assert discretised_log_prob(Gaussian(x0, 1.0), x0).shape == (0,)

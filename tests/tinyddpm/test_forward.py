@@ -198,6 +198,7 @@ def test_data_noise_and_states_must_be_alike():
         (lambda y: q_step(schedule, x, 2, y), "noise", "the mean"),
         (lambda y: q_posterior(schedule, y, x, 2), "x0", "xt"),
         (lambda y: q_bridge(schedule, x, y, 2), "x_next", "x_prev"),
+        (lambda y: q_bridge(schedule, x, y, np.array([2, 3])), "x_next", "x_prev"),
     ):
         with pytest.raises(ValueError, match=f"^{name} must have the shape of {other}, "):
             f(x[:1])
@@ -205,3 +206,71 @@ def test_data_noise_and_states_must_be_alike():
             f(x.astype(np.float32))
         with pytest.raises(TypeError, match="floating"):
             f(x.astype(int))
+
+
+# ---- small integers ----
+
+INTEGERS = [np.uint8, np.int8, np.uint16, np.int16, np.uint64, np.int64]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_the_type_of_t_changes_nothing(name, dtype):
+    """In uint8 255 + 1 is 0: the variance of q(x_254 | x_255, x_0) came out as -0 for 0.0051."""
+    T = min(np.iinfo(dtype).max, 255)
+    schedule, x = NoiseSchedule.cosine(T), np.full((2, 3), 0.5)
+    for t in (np.array([1, T - 4], dtype), dtype(T - 4), np.array(T - 4, dtype)):
+        assert (FUNCTIONS[name](schedule, x, t) == FUNCTIONS[name](schedule, x, t.astype(int))).all()
+
+
+def test_e07_the_last_step_of_uint8_has_the_variance_of_any_other():
+    schedule, x = NoiseSchedule.linear(255), np.ones((1, 1))
+    for t in (np.array([255], np.uint8), np.uint8(255)):
+        assert_close(q_posterior(schedule, x, x, t).variance, schedule.beta_tilde[255])
+        assert_close(q_posterior(schedule, x, x, t, s=np.uint8(254)).variance, schedule.beta_tilde[255])
+        assert_close(q_jump(schedule, x, np.uint8(0), t).variance, schedule.one_minus_alpha_bar[255])
+        with pytest.raises(ValueError, match="s must be before t"):
+            q_posterior(schedule, x, x, np.uint8(4), s=t)
+
+
+def test_an_error_names_s_where_s_is_wrong():
+    schedule, x = NoiseSchedule.linear(10), np.ones((2, 3))
+    for f in (lambda s: q_jump(schedule, x, s, 5), lambda s: q_posterior(schedule, x, x, 5, s)):
+        with pytest.raises(ValueError, match=r"^s must lie in 0\.\.10"):
+            f(-1)
+        with pytest.raises(ValueError, match="^s must be an integer or have shape"):
+            f(np.array([1, 2, 3]))
+        with pytest.raises(TypeError, match="^s must be an integer"):
+            f(1.0)
+
+
+# ---- what else may come in ----
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_empty_batch_is_a_batch(name):
+    x = np.zeros((0, 3), np.float32)
+    for t in (2, np.zeros(0, int)):
+        assert FUNCTIONS[name](NoiseSchedule.linear(10), x, t).shape == (0, 3)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_is_not_finite_stays_so_and_leaves_the_other_samples_alone(name):
+    x = np.array([[np.nan], [np.inf], [1.0]])
+    with np.errstate(invalid="ignore"):
+        found = FUNCTIONS[name](NoiseSchedule.linear(10), x, 3)
+    assert not np.isfinite(found[:2]).any() and np.isfinite(found[2]).all()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("x", [np.ones((2, 3), int), np.ones((2, 3), complex), [[1.0]], None, np.ones((2, 3), bool)])
+def test_data_that_is_not_floating_is_refused(name, x):
+    with pytest.raises(TypeError, match="must be a floating-point array"):
+        FUNCTIONS[name](NoiseSchedule.linear(10), x, 2)
+
+
+def test_arrays_of_two_devices_do_not_meet(cupy):
+    schedule, here, there = NoiseSchedule.linear(10), np.ones((2, 3)), cupy.asarray(np.ones((2, 3)))
+    for f in (lambda: q_sample(schedule, here, 2, there), lambda: q_posterior(schedule, there, here, 2)):
+        with pytest.raises(TypeError, match="must be where"):
+            f()

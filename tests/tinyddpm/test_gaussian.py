@@ -135,12 +135,54 @@ def test_results_are_per_sample_and_keep_the_dtype():
 
 
 BAD_VARIANCES = [np.ones((3, 1)), np.ones((1, 2, 3)), np.ones(2), -1.0, np.array([-1, 1, 1.0])]
+BAD_VARIANCES += [np.nan, np.float32(-1), np.array([1, np.nan, 1.0])]
 
 
 @pytest.mark.parametrize("variance", BAD_VARIANCES)
 def test_a_variance_that_does_not_fit_or_is_negative_raises(variance):
     with pytest.raises(ValueError, match="variance"):
         Gaussian(np.zeros((2, 3)), variance)
+
+
+@pytest.mark.parametrize("variance", [np.bool_(True), None, "1", [1.0], 1j, np.ones((2, 3), int)])
+def test_a_variance_that_is_no_number_raises(variance):
+    with pytest.raises((TypeError, ValueError), match="variance"):
+        Gaussian(np.zeros((2, 3)), variance)
+
+
+@pytest.mark.parametrize("mean", [np.zeros(2, int), [0.0], None, np.zeros(2, complex), 0])
+def test_a_mean_that_is_not_floating_raises(mean):
+    with pytest.raises(TypeError, match="mean must be a floating-point array"):
+        Gaussian(mean, 1.0)
+
+
+@pytest.mark.parametrize("number", [2, 2.0, np.int64(2), np.uint8(2), np.float16(2), np.float32(2), np.float64(2)])
+def test_a_variance_that_is_a_number_takes_the_dtype_of_the_mean(number):
+    for dtype in (np.float32, np.float64):
+        p = Gaussian(np.ones((2, 3), dtype), number)
+        assert p.variance == 2
+        for found in (p.sample(p.mean), p.log_prob(p.mean), p.entropy(), p.kl(STANDARD_NORMAL)):
+            assert found.dtype == dtype
+
+
+def test_a_negative_variance_is_shown():
+    with pytest.raises(ValueError, match="variance must not be negative, got -2.0"):
+        Gaussian(np.zeros((2, 1)), np.array([[1.0], [-2.0]]))
+
+
+@pytest.mark.parametrize("variance", [0, 0.0, np.float64(0), np.array([1.0, 0.0, 1.0])])
+def test_a_point_has_no_density_and_says_so(variance):
+    point, p = Gaussian(np.ones((2, 3)), variance), Gaussian(np.ones((2, 3)), 1.0)
+    for f in (lambda: point.log_prob(p.mean), point.entropy, lambda: point.kl(p), lambda: p.kl(point)):
+        with pytest.raises(ValueError, match="variance of 0 is a point"):
+            f()
+
+
+def test_an_empty_batch_is_a_batch():
+    p = Gaussian(np.zeros((0, 3, 2), np.float32), 1.0)
+    for found in (p.log_prob(p.mean), p.entropy(), p.kl(STANDARD_NORMAL), p.cross_entropy(p)):
+        assert found.shape == (0,)
+    assert sum_per_sample(np.zeros((2, 0))).tolist() == [0, 0]
 
 
 def test_a_variance_of_zero_is_a_point_and_one_may_be_per_dimension():

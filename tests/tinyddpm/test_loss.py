@@ -7,17 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import ExactTables, assert_close, host_arrays, normal_arrays, schedules_and_t, seeds
 
-from tinyddpm import PREDICTIONS, NoiseSchedule, convert, l_simple, loss_weight
+from tinyddpm import PREDICTIONS, Gaussian, NoiseSchedule, convert, l_simple, loss_weight, training_weight
 from tinyddpm.forward import q_posterior
 from tinyddpm.loss import (
+    TRAINING_WEIGHTS,
     draw_variance,
     importance_probabilities,
     importance_timesteps,
     snr_weight,
     stratified_timesteps,
     uniform_timesteps,
+    x0_slope,
 )
-from tinyddpm.reverse import p_mean_variance
+from tinyddpm.reverse import p_mean_variance, variance_table
 
 variances = st.sampled_from(["beta", "beta_tilde"])
 
@@ -73,7 +75,7 @@ def test_e22_weights_take_arrays_of_t_and_refuse_t_1():
     assert_close(snr_weight(schedule, t), loss_weight(schedule, "x0", t))
     with pytest.raises(ValueError, match=r"t must lie in 2\.\.10"):
         snr_weight(schedule, 1)
-    with pytest.raises(ValueError, match="unknown prediction 'noise'.*eps, x0, v, score, mean"):
+    with pytest.raises(ValueError, match="unknown prediction 'noise'; there are: eps, x0, v"):
         loss_weight(schedule, "noise", 2)
     with pytest.raises(ValueError, match="unknown variance 'small'.*beta, beta_tilde"):
         loss_weight(schedule, "eps", 2, "small")
@@ -99,6 +101,80 @@ def test_e23_the_bound_and_l_simple_have_the_same_minimiser_at_every_t(case, see
     simple = [l_simple(eps, np.full((2, 1), c)).mean() for c in candidates]
     bound = [(weight * (eps - c) ** 2).mean() for c in candidates]
     assert np.argmin(simple) == np.argmin(bound) == 10
+
+
+# ---- E38: the weights to train with ----
+
+
+@given(schedules_and_t(), st.sampled_from(PREDICTIONS))
+def test_e24_slope_is_how_far_x0_moves_when_the_prediction_does(case, kind):
+    schedule, t = case
+    xt, one = np.zeros((1, 1)), np.ones((1, 1))
+    moved = convert(schedule, one, xt, t, kind, "x0") - convert(schedule, -one, xt, t, kind, "x0")
+    assert_close(x0_slope(schedule, kind, t), moved[0, 0] / 2)
+
+
+@given(schedules_and_t(), st.floats(0.1, 100))
+def test_e38_min_snr_as_the_paper_prints_it(case, gamma):
+    schedule, t = case
+    snr, least = schedule.snr[t], min(schedule.snr[t], gamma)
+    found = [training_weight(schedule, "min-snr", kind, t, gamma) for kind in ("x0", "eps", "v")]
+    assert_close(found, [least, least / snr, least / (snr + 1)])
+
+
+@given(schedules_and_t(), st.sampled_from(PREDICTIONS), seeds, st.floats(0.1, 100))
+def test_e38_min_snr_is_one_loss_whatever_is_predicted(case, kind, seed, gamma):
+    schedule, t = case
+    x0, x0_hat, xt = normal_arrays(seed, (1, 3), (1, 3), (1, 3))
+    target, prediction = (convert(schedule, x, xt, t, "x0", kind) for x in (x0, x0_hat))
+    weight = training_weight(schedule, "min-snr", kind, t, gamma)
+    expected = min(schedule.snr[t], gamma) * l_simple(x0, x0_hat)
+    size = weight * float(abs(target).max()) ** 2  # where the targets nearly agree, their rounding counts
+    assert_close(
+        weight * l_simple(target, prediction), expected, scale=size**0.5 * float(expected[0]) ** 0.5 + size * 1e-15
+    )
+
+
+@given(schedules_and_t(first=2), st.sampled_from(PREDICTIONS))
+def test_e22_training_on_the_bound_has_the_weight_of_the_bound(case, kind):
+    schedule, t = case
+    assert_close(training_weight(schedule, "bound", kind, t), loss_weight(schedule, kind, t))
+    assert training_weight(schedule, "simple", kind, t) == 1.0
+
+
+@given(schedules_and_t(), seeds)
+def test_e22_training_on_the_bound_has_the_weight_of_the_likelihood_at_t_1(case, seed):
+    schedule, _ = case
+    x0, x0_hat = normal_arrays(seed, (1, 3), (1, 3))
+    exact, off = (Gaussian(x, variance_table(schedule, "beta_tilde")[1]).log_prob(x0) for x in (x0, x0_hat))
+    weight = training_weight(schedule, "bound", "x0", 1)
+    assert_close(3 * weight * l_simple(x0, x0_hat), exact - off, scale=abs(exact) + abs(off))
+
+
+@pytest.mark.parametrize("name", TRAINING_WEIGHTS)
+def test_every_weight_is_a_positive_number_for_each_t_and_shaped_like_t(name):
+    schedule = NoiseSchedule.cosine(255)
+    for kind in PREDICTIONS:
+        weight = training_weight(schedule, name, kind, np.arange(1, 256, dtype=np.uint8).reshape(5, 51))
+        assert weight.shape == (5, 51) and weight.dtype == np.float64 and (weight > 0).all()
+        alone = training_weight(schedule, name, kind, 255)
+        assert np.shape(alone) == () and alone == weight[-1, -1]
+
+
+def test_a_weight_that_cannot_be_meant_is_refused():
+    schedule = NoiseSchedule.linear(10)
+    for arguments, message in (
+        (("snr", "eps", 1), "unknown loss weight 'snr'; there are: simple, bound, min-snr"),
+        (("simple", "epsilon", 1), "unknown prediction 'epsilon'"),
+        (("simple", "eps", 0), r"t must lie in 1\.\.10"),
+        (("min-snr", "eps", [1, 11]), r"t must lie in 1\.\.10"),
+        (("min-snr", "eps", 1, 0), "gamma must be above 0"),
+        (("min-snr", "eps", 1, np.nan), "gamma must be above 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            training_weight(schedule, *arguments)
+    with pytest.raises(TypeError, match="t must be an integer"):
+        training_weight(schedule, "simple", "eps", 1.0)
 
 
 # ---- E36 ----
@@ -209,3 +285,43 @@ def test_e36_variances_of_the_three_ways_to_draw_t_on_a_steep_loss():
     }
     assert report["importance"] < 0.01 * report["uniform"], report
     assert report["stratified"] < report["uniform"], report
+
+
+@pytest.mark.parametrize("probabilities", [[0, 0, 1.0], [[0, 1.0]], 1.0, [0.0], [0, np.nan, 1.0], [0, -1.0, 2.0]])
+def test_e36_each_t_must_be_possible(probabilities):
+    with pytest.raises(ValueError, match="probabilities must be 0 at t = 0"):
+        importance_timesteps(probabilities, 3, np.random.default_rng(0))
+
+
+def test_e36_a_random_number_that_is_exactly_0_is_t_1_and_not_t_0():
+    class Zero:
+        def random(self, n):
+            return np.zeros(n)
+
+    t, weights = importance_timesteps([0, 0.5, 0.5], 2, Zero())
+    assert t.tolist() == [1, 1] and weights.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("draw", [uniform_timesteps, stratified_timesteps])
+def test_e36_every_t_is_drawn_whatever_integer_counts_them(draw):
+    t, weights = draw(np.uint8(255), np.uint8(200), np.random.default_rng(0))
+    assert t.dtype == np.int64 and len(t) == len(weights) == 200 and t.min() < 10 and t.max() > 245
+    assert len(draw(3, 0, np.random.default_rng(0))[0]) == 0
+    for T in (0, -1, 2.0, True):
+        with pytest.raises(ValueError, match="T must be an integer of at least 1"):
+            draw(T, 3, np.random.default_rng(0))
+
+
+def test_e36_probabilities_and_moments_may_be_lists_of_integers():
+    t, weights = importance_timesteps(np.array([0, 1], np.uint8), 3, np.random.default_rng(0))
+    assert t.tolist() == [1, 1, 1] and weights.tolist() == [1, 1, 1]
+    assert draw_variance(np.array([0, 16, 16], np.uint8), [0, 256, 512], [0, 0.5, 0.5]) == (512 + 1024) / 4 - 256
+
+
+@pytest.mark.parametrize(
+    "mean_square, uniform",
+    [([0, 0, 0], 0.1), ([0, np.inf, 1], 0.1), ([0, np.nan, 1], 0.1), ([0, 1, 1], -0.1), ([0, 1, 1], 1.1)],
+)
+def test_e36_moments_that_give_no_probabilities_are_refused(mean_square, uniform):
+    with pytest.raises(ValueError, match="mean_square must be finite"):
+        importance_probabilities(mean_square, uniform)

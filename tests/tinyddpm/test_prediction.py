@@ -15,6 +15,7 @@ from tinyddpm import (
     q_sample,
     x0_from,
 )
+from tinyddpm.prediction import guided
 
 point = numbers.map(lambda x: np.array([[x]]))
 kinds = st.sampled_from(PREDICTIONS)
@@ -25,7 +26,7 @@ def conditioning(schedule, kind, t):
     signal, noise = schedule.alpha_bar[t] ** 0.5, schedule.one_minus_alpha_bar[t] ** 0.5
     from_x0 = schedule.alpha_bar[t - 1] ** 0.5 * schedule.beta[t] / noise**2
     to_x0 = {"eps": noise / signal, "x0": 1.0, "v": noise, "score": noise**2 / signal, "mean": 1 / from_x0}
-    return to_x0[kind]
+    return {**to_x0, "velocity": noise / (signal + noise)}[kind]
 
 
 @given(schedules_and_t(), point, point)
@@ -40,6 +41,7 @@ def test_e24_each_prediction_is_what_its_name_says(case, x0, eps):
     assert_close(found["v"], signal * eps - noise * x0, scale=scale)
     assert_close(found["score"], -eps / noise, scale=scale / noise)
     assert_close(found["mean"], q_posterior(schedule, x0, xt, t).mean)
+    assert_close(found["velocity"], eps - x0, scale=scale)
 
 
 @given(schedules_and_t(), kinds, kinds, point, point)
@@ -58,7 +60,7 @@ def test_e24_every_conversion_and_back_is_the_identity(case, source, target, val
 def test_e24_predictions_are_linear_with_the_slope_of_their_bijection(case, kind, x0, xt, step):
     schedule, t = case
     moved = from_x0(schedule, kind, x0 + step, xt, t) - from_x0(schedule, kind, x0, xt, t)
-    sign = -1 if kind in ("eps", "v") else 1
+    sign = -1 if kind in ("eps", "v", "velocity") else 1
     slope = sign / conditioning(schedule, kind, t)
     terms = (abs(xt) + abs(x0) + 1) * (1 + 1 / schedule.one_minus_alpha_bar[t])
     assert_close(moved, slope * step, scale=terms)
@@ -110,6 +112,57 @@ def test_e27_conditional_score_gives_back_x0(case, x0, xt):
     assert_close(found, x0, scale=abs(xt) / schedule.alpha_bar[t] ** 0.5)
 
 
+# ---- E37: other papers' coordinates ----
+
+
+@given(schedules_and_t(), point, point)
+def test_e37_karras_preconditioned_network_is_v_prediction_with_its_sign_turned(case, x0, eps):
+    schedule, t = case
+    xt = q_sample(schedule, x0, t, eps)
+    x, sigma = prediction.karras_input(schedule, xt, t)
+    c_skip, c_out, c_in = prediction.preconditioning(sigma)
+    assert_close(sigma**2, 1 / schedule.snr[t])
+    assert_close(x, x0 + sigma * eps, scale=abs(x0) + sigma * abs(eps))
+    assert_close(c_in * x, xt)
+    v = from_x0(schedule, "v", x0, xt, t)
+    assert_close(c_skip * x + c_out * -v, x0, scale=abs(xt) + abs(v))
+
+
+@given(schedules_and_t(), point, point)
+def test_e37_flow_matching_walks_the_same_path_on_a_line(case, x0, eps):
+    schedule, t = case
+    xt = q_sample(schedule, x0, t, eps)
+    xu, u = prediction.flow_input(schedule, xt, t)
+    sigma = schedule.snr[t] ** -0.5
+    assert_close(u, sigma / (1 + sigma))
+    assert_close(xu, (1 - u) * x0 + u * eps, scale=abs(x0) + abs(eps))
+    velocity = from_x0(schedule, "velocity", x0, xt, t)
+    assert_close(velocity, eps - x0, scale=1 + 1 / schedule.one_minus_alpha_bar[t] ** 0.5)
+    assert_close(xu - u * velocity, x0, scale=abs(xu) + abs(u * velocity))  # along the line, back to its start
+
+
+# ---- E39: guidance ----
+
+
+@given(schedules_and_t(), kinds, point, point, point, st.floats(0, 4))
+def test_e39_guidance_means_the_same_x0_whatever_is_combined(case, kind, null, conditional, xt, scale):
+    schedule, t = case
+    found = guided(*(from_x0(schedule, kind, x0, xt, t) for x0 in (null, conditional)), scale)
+    expected = guided(null, conditional, scale)
+    assert_close(expected, null + scale * (conditional - null), scale=10 * (abs(null) + abs(conditional)))
+    size = abs(expected) + 10 * (abs(null) + abs(conditional)) + conditioning(schedule, kind, t) * abs(found)
+    amplified = (abs(xt) + abs(null) + abs(conditional)) * (1 + 1 / schedule.alpha_bar[t] ** 0.5)
+    assert_close(x0_from(schedule, kind, found, xt, t), expected, scale=10 * (size + amplified))
+
+
+def test_e39_a_scale_of_0_or_1_is_one_of_the_two_models_to_the_last_bit():
+    null, conditional = np.random.default_rng(0).standard_normal((2, 1000)).astype(np.float32)
+    assert (guided(null, conditional, 0) == null).all() and (guided(null, conditional, 1.0) == conditional).all()
+    assert guided(null, conditional, np.float64(1.5)).dtype == np.float32
+    with pytest.raises(ValueError, match="conditional must have the shape of null"):
+        guided(null, conditional[:1], 2)
+
+
 # ---- shapes, dtypes, errors ----
 
 
@@ -145,15 +198,16 @@ def test_predictions_may_be_tensors_that_differentiate_themselves():
 def test_errors_name_the_kind_the_range_and_the_argument():
     schedule, x = NoiseSchedule.linear(10), np.ones((2, 3))
     for f in (x0_from, from_x0):
-        with pytest.raises(ValueError, match="unknown prediction 'epsilon'.*eps, x0, v, score, mean"):
+        with pytest.raises(ValueError, match="unknown prediction 'epsilon'; there are: eps, x0, v"):
             f(schedule, "epsilon", x, x, 1)
         name = {x0_from: "prediction", from_x0: "x0"}[f]
         with pytest.raises(ValueError, match=f"^{name} must have the shape of xt, "):
             f(schedule, "eps", x[:1], x, 1)
         with pytest.raises(TypeError, match=f"^{name} must have the dtype of xt, "):
             f(schedule, "eps", x.astype(np.float32), x, 1)
-        for kind in set(PREDICTIONS) - {"x0"}:
-            with pytest.raises(ValueError, match=r"t must lie in 1\.\.10"):
-                f(schedule, kind, x, x, 0)
+        for kind in PREDICTIONS:
+            for t in (0, 11, -1):
+                with pytest.raises(ValueError, match=r"t must lie in 1\.\.10"):
+                    f(schedule, kind, x, x, t)
     with pytest.raises(ValueError, match=r"t must lie in 1\.\.10"):
         prediction.mean_from_eps(schedule, x, x, 0)

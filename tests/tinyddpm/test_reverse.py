@@ -1,19 +1,23 @@
-import math
+"""p(x_{t-1} | x_t), the ancestral step, and the one loop of every sampler."""
+
+from functools import partial
 
 import numpy as np
 import pytest
-from exact import ideal_denoiser, no_noise
+from exact import ideal_denoiser, no_noise, schedules
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import assert_close, numbers, schedules, schedules_and_t
+from strategies import assert_close, normal_arrays, numbers, schedules_and_t, seeds
 
-from tinyddpm import NoiseSchedule, ddim_step, p_mean_variance, p_mean_variance_eps, q_sample, sample
+import nn
+from tinyddpm import Gaussian, NoiseSchedule, ddim_step, p_mean_variance, p_mean_variance_eps, q_sample, sample
+from tinyddpm.prediction import eps_from_x0
 from tinyddpm.reverse import (
-    ddim_encode,
+    ancestral_step,
     learned_variance,
+    predict_x0,
     reverse_process,
     reverse_variance,
-    second_order_step,
     variance_table,
 )
 
@@ -21,7 +25,21 @@ point = numbers.map(lambda x: np.array([[x]]))
 LINEAR = NoiseSchedule.linear(1000)
 
 
-# ---- E29: the ancestral step ----
+def half(xt, t):
+    return xt / 2
+
+
+def ones_like(x, calls):
+    """A source of noise that is all ones, and notes the steps that asked for it."""
+
+    def noise(t):
+        calls.append(t)
+        return np.ones_like(x)
+
+    return noise
+
+
+# ---- E29, E9: p(x_{t-1} | x_t) ----
 
 
 @given(schedules_and_t(), point, point, st.sampled_from(["beta", "beta_tilde"]))
@@ -37,18 +55,23 @@ def test_e29_x0_form_equals_eps_form(case, x0_hat, eps, variance):
 
 
 def test_e29_the_two_forms_part_as_soon_as_something_is_clipped():
+    """Why two codes that look alike draw different digits: Algorithm 2 has no x_0 to clip."""
     schedule = NoiseSchedule.linear(20)
-    x_T = np.random.default_rng(0).standard_normal((50, 1))
+    noises = np.random.default_rng(0).standard_normal((21, 50, 1))
+    x_T = noises[0]
 
-    def run(sampler, clip, v):
-        rng = np.random.default_rng(1)
-        noise = lambda t: rng.standard_normal(x_T.shape)  # noqa: E731
-        return sample(ideal_denoiser(schedule, v), schedule, x_T, noise, sampler, clip=clip)
+    def in_the_x0_form(v, clip):
+        return sample(ideal_denoiser(schedule, v), schedule, x_T, noises.__getitem__, ancestral_step, clip)
 
-    algorithm_2 = run("ancestral_eps", False, v=0.05)
-    assert_close(run("ancestral", (-10, 10), v=0.05), algorithm_2, scale=1.0, rtol=1e-11)
-    clipped = run("ancestral", True, v=1.0)
-    assert abs(clipped - run("ancestral_eps", False, v=1.0)).max() > 0.5
+    def in_the_eps_form(v):
+        def algorithm_2(denoise, schedule, xt, t):
+            return p_mean_variance_eps(schedule, eps_from_x0(schedule, denoise(xt, t), xt, t), xt, t)
+
+        return sample(ideal_denoiser(schedule, v), schedule, x_T, noises.__getitem__, algorithm_2)
+
+    assert_close(in_the_x0_form(0.05, clip=(-10, 10)), in_the_eps_form(0.05), scale=1.0, rtol=1e-11)
+    clipped = in_the_x0_form(1.0, clip=(-1, 1))
+    assert abs(clipped - in_the_eps_form(1.0)).max() > 0.5
     assert abs(clipped).max() == 1
 
 
@@ -63,6 +86,13 @@ def test_e09_fixed_variances_and_the_one_taken_at_t_1(case):
     for name in ("beta", "beta_tilde"):
         assert reverse_variance(schedule, name, np.ones((1, 1)), t) == variance_table(schedule, name)[t]
     assert reverse_variance(schedule, 0.3, np.ones((1, 1)), t) == 0.3
+
+
+@pytest.mark.parametrize("number", [np.float64(0.25), np.float32(0.25), np.float16(0.25), 0.25])
+def test_a_variance_that_is_a_number_leaves_the_dtype_of_the_data(number):
+    xt = np.ones((2, 3), np.float32)
+    p = p_mean_variance(LINEAR, xt, xt, 5, number)
+    assert p.variance == 0.25 and p.sample(xt).dtype == np.float32
 
 
 @given(schedules_and_t(), st.floats(0, 1))
@@ -82,12 +112,12 @@ RECURSION = {"beta_tilde": 0.2461, "beta": 0.2508}
 def test_e29_variance_of_the_whole_chain_for_gaussian_data(variance):
     # linear in the noises, so that the squares of what each of them contributes to x_0 add up to the variance
     impulses = np.eye(1001)[:, :, None]
-    denoise = ideal_denoiser(LINEAR, 0.25)
-    x0 = sample(denoise, LINEAR, impulses[0], lambda t: impulses[t - 1], variance=variance, clip=False)
+    step = partial(ancestral_step, variance=variance)
+    x0 = sample(ideal_denoiser(LINEAR, 0.25), LINEAR, impulses[0], lambda t: impulses[t - 1], step)
     assert round((x0**2).sum(), 4) == RECURSION[variance]
 
 
-@given(schedules, st.floats(0, 4))
+@given(schedules(64), st.floats(0, 4))
 def test_e29_with_the_exact_reverse_step_every_marginal_is_that_of_the_forward_process(schedule, v):
     total = schedule.alpha_bar * v + schedule.one_minus_alpha_bar  # Var x_t
     denoise, found = ideal_denoiser(schedule, v), total[-1]
@@ -99,106 +129,192 @@ def test_e29_with_the_exact_reverse_step_every_marginal_is_that_of_the_forward_p
         assert_close(found, total[t - 1], scale=1e-3)
 
 
-# ---- E30: DDIM ----
+# ---- the chain ----
 
 
-@given(schedules_and_t(), point, st.floats(0, 1))
-def test_e30_every_eta_keeps_the_marginal_given_x0(case, x0, eta):
-    schedule, t = case
-    alpha_bar, noise = schedule.alpha_bar[t], schedule.one_minus_alpha_bar[t]
-    moments = []
-    for eps in (1.0, -1.0):
-        xt = alpha_bar**0.5 * x0 + noise**0.5 * eps
-        moments.append(ddim_step(schedule, x0, xt, t, eta))
-    mean = (moments[0].mean + moments[1].mean) / 2
-    variance = ((moments[0].mean - moments[1].mean) / 2) ** 2 + moments[0].variance
-    assert_close(mean, schedule.alpha_bar[t - 1] ** 0.5 * x0, scale=1 / noise**0.5)
-    before = schedule.one_minus_alpha_bar[t - 1]
-    assert_close(variance, before, scale=(before / noise) ** 0.5 * (1 + abs(x0)) * before**0.5)
+def test_the_chain_visits_every_step_once_and_adds_no_noise_at_the_last():
+    schedule, x_T, asked, calls = NoiseSchedule.linear(4), np.ones((2, 1)), [], []
+
+    def denoise(xt, t):
+        asked.append((t, xt.copy()))
+        return xt / 2
+
+    steps = list(reverse_process(denoise, schedule, x_T, ones_like(x_T, calls)))
+    assert [t for t, _, _ in steps] == [t for t, _ in asked] == [4, 3, 2, 1]
+    assert calls == [4, 3, 2]
+    x = x_T
+    for (t, x_prev, x0_hat), (_, seen) in zip(steps, asked, strict=True):
+        p = p_mean_variance(schedule, x / 2, x, t)
+        assert (seen == x).all() and (x0_hat == x / 2).all()
+        assert (x_prev == (p.sample(np.ones_like(x)) if t > 1 else p.mean)).all()
+        x = x_prev
+    assert (sample(denoise, schedule, x_T, ones_like(x_T, [])) == x).all()
 
 
-@given(schedules_and_t(), point, point)
-def test_e30_eta_1_is_the_ancestral_step_and_eta_0_has_no_variance(case, x0, xt):
-    schedule, t = case
-    full, ancestral = ddim_step(schedule, x0, xt, t, 1.0), p_mean_variance(schedule, x0, xt, t)
-    terms = (abs(xt) + abs(x0)) / schedule.one_minus_alpha_bar[t] ** 0.5
-    assert_close(full.mean, ancestral.mean, scale=terms)
-    assert full.variance == schedule.beta_tilde[t]
-    assert ddim_step(schedule, x0, xt, t).variance == 0
-    assert_close(ddim_step(schedule, x0, xt, t, 0.5).variance, schedule.beta_tilde[t] / 4)
+def test_a_respaced_chain_asks_the_model_at_the_original_timesteps():
+    asked = []
+
+    def denoise(xt, t):
+        asked.append(t)
+        return xt
+
+    x_T = np.ones((2, 1))
+    for schedule in (LINEAR.respace(4), LINEAR.respace([1, 20, 600])):
+        sample(denoise, schedule, x_T, no_noise, ddim_step)
+    assert asked == [1000, 750, 500, 250, 600, 20, 1]
+    told = predict_x0(lambda xt, t: xt * t, LINEAR.respace(4), np.ones(2), np.array([1, 3]))
+    assert told.tolist() == [250, 750]
 
 
-@given(schedules_and_t(), point, point)
-def test_e30_eta_0_keeps_the_noise_it_sees(case, x0, eps):
-    schedule, t = case
-    noise = schedule.one_minus_alpha_bar[t] ** 0.5
-    xt = q_sample(schedule, x0, t, eps)
-    x_prev = ddim_step(schedule, x0, xt, t).mean
-    assert_close(x_prev, q_sample(schedule, x0, t - 1, eps), scale=(abs(x0) + abs(xt)) / noise)
+def test_a_step_may_ask_the_model_twice_or_not_at_all_and_the_latest_answer_is_told():
+    def step(denoise, schedule, xt, t):
+        if t == 3:
+            denoise(xt, 3)
+            x0_hat = denoise(xt, 2)
+        return Gaussian(xt if t != 3 else x0_hat, 0.0)
+
+    chain = reverse_process(lambda xt, t: t * xt, NoiseSchedule.linear(3), np.ones((2, 1)), no_noise, step)
+    assert [(t, x[0, 0], x0_hat[0, 0]) for t, x, x0_hat in chain] == [(3, 2, 2), (2, 2, 2), (1, 2, 2)]
 
 
-@pytest.mark.parametrize("eta", [-0.1, 1.1, math.nan])
-def test_e30_eta_must_lie_in_0_1(eta):
-    with pytest.raises(ValueError, match=r"eta must lie in \[0, 1\]"):
-        ddim_step(LINEAR, np.ones((1, 1)), np.ones((1, 1)), 5, eta)
+def test_the_chain_takes_variances_that_differ_within_a_sample():
+    schedule, x_T = NoiseSchedule.linear(4), np.array([[0.5], [-1.0]])
+    step = partial(ancestral_step, variance=np.array([[0.0], [4.0]]))
+    means = [x for _, x, _ in reverse_process(half, schedule, x_T, lambda t: 0 * x_T, step)]
+    _, first, _ = next(reverse_process(half, schedule, x_T, lambda t: np.ones_like(x_T), step))
+    assert_close(first, means[0] + np.array([[0.0], [2.0]]), scale=1.0)
 
 
-def test_e30_encoding_and_decoding_return_the_data_up_to_an_error_that_falls_with_T():
-    x0, errors = np.array([[0.3], [-0.8]]), []
-    for T in (50, 100, 200):
-        schedule = NoiseSchedule.linear(T)
-        denoise = ideal_denoiser(schedule, 0.25)
-        x_T = ddim_encode(denoise, schedule, x0)
-        errors.append(abs(sample(denoise, schedule, x_T, no_noise, "ddim", clip=False) - x0).max())
-    ratio = np.array(errors[:-1]) / errors[1:]
-    assert errors[0] < 0.1 and (1.7 < ratio).all() and (ratio < 2.3).all(), errors  # first order
+def test_progress_wraps_the_loop():
+    seen = []
+
+    def progress(steps, total):
+        for step in steps:
+            seen.append((step[0], total))
+            yield step
+
+    x_T = np.ones((2, 1))
+    x0 = sample(half, NoiseSchedule.linear(3), x_T, no_noise, ddim_step, progress=progress)
+    assert seen == [(3, 3), (2, 3), (1, 3)]
+    assert (x0 == sample(half, NoiseSchedule.linear(3), x_T, no_noise, ddim_step)).all()
 
 
-def test_e30_encoding_gives_the_exact_noise_where_the_model_knows_it():
-    schedule, x0 = NoiseSchedule.cosine(10), np.array([[0.3], [-0.8]])
-    eps = np.array([[1.0], [2.0]])
-    calls = []
-
-    def denoise(xt, t):  # the x_0 that holds exactly this eps
-        calls.append(t)
-        return (xt - schedule.one_minus_alpha_bar[t] ** 0.5 * eps) / schedule.alpha_bar[t] ** 0.5
-
-    assert_close(ddim_encode(denoise, schedule, x0), q_sample(schedule, x0, 10, eps))
-    assert calls == [1, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+# ---- clip: a pair or None ----
 
 
-# ---- E31: the second-order step ----
+def test_what_is_clipped_is_the_prediction_and_none_is_unless_it_is_asked_for():
+    x_T, schedule = np.array([[0.5], [-2.0]]), NoiseSchedule.linear(3)
+    for clip, expected in (((-1, 1), [1, -1]), ((-1.5, 0.25), [0.25, -1.5]), (None, [2, -8])):
+        x0 = sample(lambda xt, t: 4 * x_T, schedule, x_T, no_noise, ddim_step, clip)
+        assert_close(x0.ravel(), expected)
+    assert_close(sample(lambda xt, t: 4 * x_T, schedule, x_T, no_noise, ddim_step).ravel(), [2, -8])
 
 
-def final_error(S, sampler):
-    """|x_0 - that of the exact probability-flow ODE| for data N(0, 0.25), from t = 1000 to 100 in S steps."""
-    v, t_end, x_T = 0.25, 100, np.array([[1.0]])
-    total = LINEAR.alpha_bar * v + LINEAR.one_minus_alpha_bar  # along the flow x_t^2 / Var x_t is constant
-    kept = np.rint(np.linspace(t_end, 1000, S + 1)).astype(int)
-    respaced, step = LINEAR.respace(kept), ddim_step if sampler == "ddim" else second_order_step()
-    chain = reverse_process(ideal_denoiser(LINEAR, v), respaced, x_T, no_noise, step)
-    x = next(x for t, x, _ in chain if t == 2)  # t = 1 stands for t_end
-    return abs(x.item() - (total[t_end] / total[1000]) ** 0.5)
+@pytest.mark.parametrize("clip", [[-2, 2], np.array([-2.0, 2.0]), (np.float64(-2), np.float64(2)), (-2, 2)])
+def test_a_range_to_clip_to_does_not_change_the_dtype(clip):
+    x_T = np.float32([[0.5], [-2.0]])
+    found = predict_x0(lambda xt, t: 4 * xt, LINEAR, x_T, 1, clip)
+    assert found.dtype == np.float32 and found.tolist() == [[2], [-2]]
 
 
-def test_e31_second_order_steps_converge_like_one_over_S_squared_and_ddim_like_one_over_S():
-    steps = np.array([30, 60, 90, 180])
-    for sampler, order in (("ddim", 1), ("dpm_solver", 2)):
-        errors = [final_error(S, sampler) for S in steps]
-        slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]
-        assert abs(slope + order) < 0.2, (sampler, slope, errors)
+@pytest.mark.parametrize(
+    "clip", [True, False, 1, (1, -1), (1, 1), (-1, 0, 1), (1,), (), "01", (np.nan, 1), (0, np.nan)]
+)
+def test_what_is_no_range_to_clip_to_is_refused_before_the_model_is_asked(clip):
+    def denoise(xt, t):
+        raise AssertionError("asked")
+
+    with pytest.raises(ValueError, match="clip must be a pair"):
+        sample(denoise, LINEAR, np.ones((2, 1)), no_noise, clip=clip)
+    with pytest.raises(ValueError, match="clip must be a pair"):
+        predict_x0(denoise, LINEAR, np.ones((2, 1)), 3, clip)
 
 
-@given(schedules_and_t(), point, point)
-def test_e31_the_first_and_the_last_second_order_step_are_those_of_ddim(case, x0, xt):
-    schedule, t = case
-    expected = ddim_step(schedule, x0, xt, t).mean
-    scale = (abs(x0) + abs(xt)) / schedule.one_minus_alpha_bar[t] ** 0.5
-    step = second_order_step()
-    first = step(schedule, x0, xt, t)
-    assert_close(first.mean, expected, scale=scale)
-    assert first.variance == 0.0
-    assert_close(step(schedule, x0, xt, 1).mean, x0)  # the last of this chain
-    again, T = step(schedule, x0 + 1, xt, schedule.T), schedule.T  # the first of another
-    scale = (1 + abs(x0) + abs(xt)) / schedule.one_minus_alpha_bar[T] ** 0.5
-    assert_close(again.mean, ddim_step(schedule, x0 + 1, xt, T).mean, scale=scale)
+# ---- shapes, dtypes, errors ----
+
+
+def test_no_step_starts_at_t_0():
+    x = np.ones((2, 1))
+    for f in (
+        lambda: p_mean_variance(LINEAR, x, x, 0),
+        lambda: p_mean_variance_eps(LINEAR, x, x, 0),
+        lambda: reverse_variance(LINEAR, "beta", x, 0),
+        lambda: learned_variance(LINEAR, x, x, 0),
+        lambda: ancestral_step(half, LINEAR, x, 0),
+        lambda: predict_x0(half, LINEAR, x, 0),
+    ):
+        with pytest.raises(ValueError, match=r"t must lie in 1\.\.1000"):
+            f()
+
+
+def test_a_model_or_noise_of_another_shape_or_dtype_raises():
+    schedule, x_T = NoiseSchedule.linear(3), np.ones((2, 1))
+    with pytest.raises(ValueError, match="what denoise returns must have the shape of xt"):
+        sample(lambda xt, t: xt[:1], schedule, x_T, no_noise)
+    with pytest.raises(ValueError, match="what denoise returns must have the shape of xt"):
+        sample(lambda xt, t: None, schedule, x_T, no_noise)
+    with pytest.raises(TypeError, match="what denoise returns must have the dtype of xt"):
+        sample(lambda xt, t: xt.astype(np.float32), schedule, x_T, no_noise)
+    with pytest.raises(ValueError, match="noise must have the shape"):
+        sample(half, schedule, x_T, lambda t: np.ones(2))
+    with pytest.raises(TypeError, match="noise must have the dtype"):
+        sample(half, schedule, x_T, lambda t: np.ones((2, 1), np.float32))
+    with pytest.raises(ValueError, match="eps_hat must have the shape of xt, "):
+        p_mean_variance_eps(schedule, x_T[:1], x_T, 2)
+    with pytest.raises(ValueError, match="x0 must have the shape of xt"):
+        p_mean_variance(schedule, x_T[:1], x_T, 2)
+
+
+@pytest.mark.parametrize("x_T", [np.ones((2, 1), int), [[1.0]], np.ones((2, 1), complex), np.ones((2, 1), bool), None])
+def test_a_chain_starts_from_floating_numbers(x_T):
+    with pytest.raises(TypeError, match="x_T must be a floating-point array"):
+        sample(half, NoiseSchedule.linear(3), x_T, no_noise)
+
+
+def test_a_chain_of_arrays_does_not_become_one_of_tensors():
+    """A graph would grow behind it, over the whole chain."""
+    x_T = np.ones((2, 1))
+    for denoise, noise in ((lambda xt, t: nn.Tensor(xt / 2), ones_like(x_T, [])), (half, lambda t: nn.Tensor(x_T))):
+        with pytest.raises(TypeError, match="must return a ndarray; x became a Tensor"):
+            sample(denoise, NoiseSchedule.linear(3), x_T, noise)
+
+
+@pytest.mark.parametrize(
+    "step, error, message",
+    [
+        (lambda d, schedule, xt, t: Gaussian(schedule.alpha[t] * xt, 0.0), TypeError, "dtype of x_T, float32"),
+        (lambda d, schedule, xt, t: Gaussian(xt[:1], 0.0), ValueError, "shape of x_T"),
+        (lambda d, schedule, xt, t: Gaussian(xt, np.full((2, 1), -1.0, np.float32)), ValueError, "not be negative"),
+        (lambda d, schedule, xt, t: Gaussian(xt, np.ones((3, 1), np.float32)), ValueError, "does not broadcast"),
+    ],
+)
+def test_a_step_of_ones_own_that_changes_dtype_or_shape_is_told_so(step, error, message):
+    with pytest.raises(error, match=message):
+        sample(half, NoiseSchedule.linear(3), np.ones((2, 1), np.float32), no_noise, step)
+
+
+def test_an_empty_batch_is_a_batch():
+    x_T = np.ones((0, 3, 3, 1), np.float32)
+    assert sample(half, NoiseSchedule.linear(3), x_T, lambda t: x_T).shape == x_T.shape
+
+
+def test_what_is_not_a_number_stays_so():
+    x0 = sample(half, NoiseSchedule.linear(3), np.array([[np.nan], [1.0]]), lambda t: np.ones((2, 1)), clip=(-1, 1))
+    assert np.isnan(x0[0, 0]) and np.isfinite(x0[1, 0])
+
+
+@given(seeds)
+def test_a_batch_of_t_is_the_samples_one_by_one(seed):
+    schedule, t = NoiseSchedule.cosine(10), np.array([1, 6, 10])
+    x0, xt = normal_arrays(seed, (3, 2, 2), (3, 2, 2))
+    for f in (
+        lambda x0, xt, t: ddim_step(lambda xt, t: x0, schedule, xt, t, 0.5),
+        lambda x0, xt, t: p_mean_variance(schedule, x0, xt, t),
+        lambda x0, xt, t: p_mean_variance_eps(schedule, eps_from_x0(schedule, x0, xt, t), xt, t, "beta"),
+        lambda x0, xt, t: Gaussian(learned_variance(schedule, x0, xt, t), 1.0),
+    ):
+        together = f(x0, xt, t)
+        for i in range(3):
+            one = f(x0[i : i + 1], xt[i : i + 1], int(t[i]))
+            assert_close(together.mean[i], one.mean[0], scale=1.0)
+            assert_close(np.broadcast_to(together.variance, (3, 1, 1))[i].item(), float(one.variance))
