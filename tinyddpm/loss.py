@@ -141,11 +141,11 @@ def importance_probabilities(mean_square, uniform=0.001):
 
     mean_square: E L_t^2, a table of T + 1 entries of which entry 0 is ignored. These minimise `draw_variance`
     (without the mixing, which keeps every t possible). Raises ValueError unless the entries are finite, not negative
-    and not all 0, and the share lies in (0, 1].
+    and not all 0, and the share lies in [0, 1].
     """
     size = np.sqrt(np.append(0.0, mean_square[1:]))
-    if not (0 < size.sum() < np.inf and 0 < uniform <= 1):
-        raise ValueError(f"mean_square must be finite and above 0, uniform in (0, 1], got {mean_square}, {uniform}")
+    if not (0 < size.sum() < np.inf and 0 <= uniform <= 1):
+        raise ValueError(f"mean_square must be finite and above 0, uniform in [0, 1], got {mean_square}, {uniform}")
     p = (1 - uniform) * size / size.sum()
     p[1:] += uniform / (len(p) - 1)
     return p
