@@ -118,6 +118,11 @@ def test_a_number_gives_one_image_and_its_label_so_a_dataset_can_be_iterated():
     assert Dataset(levels(3, 4, 6))[0][1] is None
 
 
+def test_a_dataset_says_what_it_is_and_prints_no_pixels():
+    assert repr(Dataset(levels(5, 4, 6), np.arange(5))) == "<5 images of 4 x 6, labels>"
+    assert repr(Dataset(levels(5, 4, 6, 3))) == "<5 images of 4 x 6 x 3, no labels>"
+
+
 @pytest.mark.parametrize("rows", [5, -6, (slice(2), slice(2)), None, True, [[0, 1]], np.ones(4, bool), [0.5]])
 def test_what_chooses_no_images_is_refused_and_never_crops_them(rows):
     with pytest.raises(IndexError):
