@@ -31,10 +31,10 @@ def write_atomically(path):
     Raises OSError, naming `path`, at once where it cannot be written, is read-only, or is no plain file.
     """
     path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mode = _mode(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mode = _mode(path)
         with open(temporary, "wb") as file:
             if mode is not None:
                 with contextlib.suppress(OSError):  # a file system without modes
