@@ -23,16 +23,24 @@ class Scope:
     """A variable with a default; `with scope.set(value):` changes it inside the block, `scope.get()` reads it."""
 
     def __init__(self, name, default):
-        self.innermost, self.default = contextvars.ContextVar(name, default=None), default
+        # The blocks entered and not left: first those of generators, then the others, in each the latest first.
+        self.blocks, self.default = contextvars.ContextVar(name, default=()), default
 
     def get(self):
         """The value of the innermost block that holds, or the default."""
-        block = self.innermost.get()
-        while block is not None:  # a plain loop: this runs for every op
-            if not block.left and (block.generator is None or block.generator.f_back is not None):
-                return block.value
-            block = block.outer
-        return self.default
+        blocks = self.blocks.get()
+        if not blocks:  # first, as this runs for every op
+            return self.default
+        running = None
+        for block in blocks:
+            generator = block.generator
+            if block.left or (generator is not None and generator.f_back is None):
+                continue
+            if generator is None:
+                return block.value if running is None else running.value
+            if running is None or _is_called_from(generator, running.generator):
+                running = block
+        return self.default if running is None else running.value
 
     def set(self, value):
         """A block for `with`, in which `get` returns `value`."""
@@ -40,35 +48,34 @@ class Scope:
 
 
 class _Block:
-    """One `with` block. Blocks of one thread form a chain, innermost first; generators may leave it in any order.
+    """One `with` block. generator: the frame of the generator it belongs to; None for one that no generator is around.
 
-    generator: the frame of the generator it belongs to, or None. Such a frame has a caller (f_back) only while it runs.
+    The frame of a generator has a caller (f_back) only while the generator runs.
     """
 
     def __init__(self, scope, value):
-        self.scope, self.value, self.left = scope, value, True
+        self.scope, self.value, self.left, self.generator = scope, value, True, None
 
     def __enter__(self):
         if not self.left:
             raise RuntimeError("this block is entered already; make another one")
+        blocks = [b for b in self.scope.blocks.get() if not b.left]
         self.left, self.generator = False, _generator_around(sys._getframe(1))
-        self.outer = self.scope.innermost.get()
-        self.scope.innermost.set(self)
+        of_generators = 0 if self.generator else sum(b.generator is not None for b in blocks)
+        blocks.insert(of_generators, self)
+        self.scope.blocks.set(tuple(blocks))
         return self.value
 
     def __exit__(self, *error):
         self.left, self.generator = True, None
-        block = _not_left(self.scope.innermost.get())
-        self.scope.innermost.set(block)
-        while block is not None:  # blocks that were left in the middle go too, or the chain would grow
-            block.outer = _not_left(block.outer)
-            block = block.outer
+        self.scope.blocks.set(tuple(b for b in self.scope.blocks.get() if not b.left))
 
 
-def _not_left(block):
-    while block is not None and block.left:
-        block = block.outer
-    return block
+def _is_called_from(frame, other):
+    """Whether `other` is among the callers of `frame`."""
+    while frame is not None and (frame := frame.f_back) is not other:
+        pass
+    return frame is not None
 
 
 def _generator_around(frame):

@@ -123,7 +123,10 @@ class Tensor(ArrayProtocols):
     def __mul__(self, other):
         other = self.operand("mul", other)
         a, b = _kept_for_each_other(self, other)
-        vjp = lambda g: (None if b is None else g * b, None if a is None else g * a)  # noqa: E731
+
+        def vjp(g):
+            return None if b is None else g * b, None if a is None else g * a
+
         return node("mul", self.data * other.data, (self, other), vjp)
 
     def __truediv__(self, other):

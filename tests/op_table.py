@@ -34,6 +34,11 @@ def apart(rng, shape):
     return 0.1 * (rng.permutation(size).reshape(shape) - size // 2) + 0.05
 
 
+def signed(rng, shape):
+    """0.5 to 2.5 in size, of either sign: what one may divide by."""
+    return positive(rng, shape) * rng.choice([-1, 1], shape)
+
+
 # ==== inputs: strategies that draw (list of float64 arrays, keyword arguments) ====
 
 rngs = st.integers(0, 2**32 - 1).map(np.random.default_rng)
@@ -62,10 +67,27 @@ def broadcast(draw, values=normal, count=2, signature=None):
 
 
 @st.composite
+def stretched(draw):
+    """One array, and a shape that it can be broadcast to."""
+    drawn = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, min_side=0, max_dims=3, max_side=4))
+    return [normal(draw(rngs), drawn.input_shapes[0])], {"shape": drawn.result_shape}
+
+
+@st.composite
 def twins(draw):
     """Two arrays of one shape."""
     shape, rng = draw(shapes(min_side=1)), draw(rngs)
     return [normal(rng, shape), normal(rng, shape)], {}
+
+
+@st.composite
+def powers(draw):
+    """Any base and a whole exponent, zeros among the bases unless it is negative; or a positive base and any exponent."""
+    exponent, shape, rng = draw(st.sampled_from([-2, -1.0, -0.5, 0, 0.5, 1, 2.0, 2.5, 3])), draw(shapes()), draw(rngs)
+    if exponent != int(exponent):
+        return [positive(rng, shape)], {"exponent": exponent}
+    base = signed(rng, shape)
+    return [base if exponent < 0 else base * rng.integers(0, 2, shape)], {"exponent": exponent}
 
 
 @st.composite
@@ -209,16 +231,13 @@ METHODS = {  # of Tensor
     "__add__": Op(operator.add, np.add, broadcast()),
     "__sub__": Op(operator.sub, np.subtract, broadcast()),
     "__mul__": Op(operator.mul, np.multiply, broadcast()),
-    "__truediv__": Op(operator.truediv, np.divide, broadcast(positive)),
+    "__truediv__": Op(operator.truediv, np.divide, broadcast(signed)),
     "__radd__": Op(lambda x: 2 + x, lambda a: 2 + a, one()),
     "__rsub__": Op(lambda x: 2 - x, lambda a: 2 - a, one()),
     "__rmul__": Op(lambda x: 2 * x, lambda a: 2 * a, one()),
-    "__rtruediv__": Op(lambda x: 2 / x, lambda a: 2 / a, one(positive)),
-    "__pow__": Op(
-        Tensor.__pow__,
-        lambda a, exponent: a**exponent,
-        one(positive, exponent=st.sampled_from([-2, -0.5, 0, 0.5, 1, 2, 3])),
-    ),
+    "__rtruediv__": Op(lambda x: 2 / x, lambda a: 2 / a, one(signed)),
+    "__pow__": Op(Tensor.__pow__, lambda a, exponent: a**exponent, powers()),
+    "__abs__": Op(abs, np.abs, one(signed)),
     "__neg__": Op(operator.neg, np.negative, one()),
     "__matmul__": Op(operator.matmul, np.matmul, broadcast(signature="(i,j),(j,k)->(i,k)")),
     "__rmatmul__": Op(
@@ -226,9 +245,20 @@ METHODS = {  # of Tensor
         lambda a: np.full((2, len(a)), 3) @ a,
         one(shape=shapes(2, 2)),
     ),
+    "exp": Op(Tensor.exp, np.exp, one()),
+    "log": Op(Tensor.log, np.log, one(positive)),
+    "sqrt": Op(Tensor.sqrt, np.sqrt, one(positive)),
+    "abs": Op(Tensor.abs, np.abs, one(signed)),
+    "clip": Op(
+        Tensor.clip,
+        lambda a, low, high: np.clip(a, low, high),
+        one(apart, low=st.sampled_from([-np.inf, -9, -0.2, 0]), high=st.sampled_from([0.0, 0.3, 9, np.inf])),
+    ),
     "sum": Op(Tensor.sum, np.sum, one(axis=some_axes, keepdims=st.booleans())),
     "mean": Op(Tensor.mean, np.mean, one(shape=shapes(min_side=1), axis=some_axes, keepdims=st.booleans())),
     "max": Op(Tensor.max, np.max, one(apart, shapes(min_side=1), axis=some_axes, keepdims=st.booleans())),
+    "min": Op(Tensor.min, np.min, one(apart, shapes(min_side=1), axis=some_axes, keepdims=st.booleans())),
+    "broadcast_to": Op(Tensor.broadcast_to, np.broadcast_to, stretched()),
     "reshape": Op(
         lambda x, to: x.reshape(to),
         lambda a, to: a.reshape(to),
@@ -245,20 +275,12 @@ METHODS = {  # of Tensor
     "astype": Op(lambda x: x.astype(x.dtype), np.copy, one()),  # other dtypes: test_tensor.py
 }
 
-FUNCTIONS = {  # of nn.__all__
-    "exp": Op(nn.exp, np.exp, one()),
-    "log": Op(nn.log, np.log, one(positive)),
-    "sqrt": Op(nn.sqrt, np.sqrt, one(positive)),
+FUNCTIONS = {  # of nn.__all__, besides those that are methods too
     "tanh": Op(nn.tanh, np.tanh, one()),
     "sigmoid": Op(nn.sigmoid, lambda a: 1 / (1 + np.exp(-a)), one()),
     "silu": Op(nn.silu, silu, one()),
     "relu": Op(nn.relu, lambda a: np.maximum(a, 0), one(apart)),
     "softplus": Op(nn.softplus, lambda a: np.log1p(np.exp(a)), one()),
-    "clip": Op(
-        nn.clip,
-        lambda a, low, high: np.clip(a, low, high),
-        one(apart, low=st.sampled_from([-9, -0.2, 0]), high=st.sampled_from([0.0, 0.3, 9])),
-    ),
     "where": Op(
         lambda x, y, condition: nn.where(condition, x, y), lambda x, y, condition: np.where(condition, x, y), masked()
     ),
