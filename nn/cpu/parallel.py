@@ -6,25 +6,35 @@ each, and two threads that wait for each other do 1.4 times the work of one, two
 BLAS runs on one thread in each, and the calling process is itself one of the workers. Next: worker.py.
 """
 
+import functools
 import math
 import os
+import sys
+import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from nn.arrays import described, is_array
 from nn.backend import array_module, keep_freed_memory
 from nn.cache import constant_weights
 from nn.cpu import worker
+from nn.options import whole
 from nn.tape import gradients, no_grad
+from nn.tensors import Tensor
 
 __all__ = ["Parallel", "available_cores"]
 
 _LANES = 16
+_ONE_PROCESS = sys.platform in ("emscripten", "wasi")  # Python in a browser cannot start another
 
 
 def available_cores():
     """Cores this process may use: its affinity mask, and a container's CPU quota (cgroup v2) if that is less."""
+    if _ONE_PROCESS:
+        return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -37,32 +47,41 @@ class Parallel:
     """Runs functions over the shards of a batch, on `workers` processes (default: as many as there are cores).
 
     shard: the most samples at a time. On a GPU, where one launch should do as much as it can, use workers=1 and a large
-    shard. A batch is cut into at most sixteen *lanes*, however many workers there are, and what they give is added up by
+    shard. A batch is cut into at most sixteen *lanes*, however many workers there are, and their results are added up by
     halves, always in the same order: so the number of workers changes nothing, not even the last bit. A seventeenth worker
     would find no lane.
 
-    The functions are called as function(model, *rows): rows of each array of the batch (None is passed on as None). On
-    more than one worker they must be functions of a module or a script, not lambdas or closures (TypeError), as they are
-    sent to other processes by name; the model, any `Module`, is sent with its weights.
+    The functions are called as function(model, *rows): rows are a copy of some rows of each array of the batch (None is
+    passed on as None). Function and model may be anything: a lambda, a closure, a class of a notebook. What they name
+    goes to the workers with them at every call, as far as it has changed (see sending.py). A function should return its
+    result and change nothing: a change that it makes in a worker is lost there, or refused. It may not draw from a
+    random generator of its own, since each worker would draw the same numbers (RuntimeError): draw them before the call
+    and pass them as rows, or use `nn.random`, whose numbers are those of a sample.
     """
 
     def __init__(self, workers=None, shard=4):
-        self.workers = min(available_cores(), _LANES) if workers is None else workers
-        self.shard = shard
-        if self.workers < 1 or shard < 1:
-            raise ValueError(f"workers and shard must be at least 1, got {self.workers} and {shard}")
-        self._blas = ThreadpoolController()
+        self.workers = min(available_cores(), _LANES) if workers is None else whole("workers", workers, least=1)
+        self.shard = whole("shard", shard, least=1)
+        if self.workers > 1 and _ONE_PROCESS:
+            raise ValueError(f"Python in a browser is one process: workers must be 1 here, got {self.workers}")
+        _blas()
         keep_freed_memory()
 
     def loss_and_gradient(self, loss, model, *batch):
         """The mean loss of a batch, and its gradient as one flat array in the order of `model.parameters()`.
 
-        loss(model, *rows): the mean loss of these rows, as a scalar Tensor.
+        loss(model, *rows): the mean loss of these rows, a Tensor of shape () (TypeError otherwise).
         """
+        if not hasattr(model, "parameters"):
+            raise TypeError(f"the model must have a method `parameters`, as a Module has, got {type(model).__name__}")
         return self._run(_lane_gradient, _added, model, (loss, self.shard, _size(batch)), batch)
 
     def map(self, function, model, *batch):
-        """The array of function(model, *rows), a Tensor with one entry a row, for all rows of a batch; no gradients."""
+        """The array of function(model, *rows) for all rows of a batch; no gradients.
+
+        function returns a Tensor or an array with one entry a row, of the same dtype and shape for all rows (TypeError or
+        ValueError otherwise).
+        """
         return self._run(_lane_map, _joined, model, (function, self.shard), batch)
 
     def _run(self, job, combine, model, options, batch):
@@ -71,14 +90,75 @@ class Parallel:
         lanes = [_rows(batch, part) for part in _cut(size, min(_LANES, math.ceil(size / self.shard)))]
         branches = _branches(lanes, self.workers)
         options = job, combine, options
-        with self._blas.limit(limits=1, user_api="blas"), constant_weights():
+        with _one_blas_thread, constant_weights():
             if len(branches) == 1:
                 return _branch(model, *options, lanes)
             results = worker.run_everywhere(_branch, model, options, branches)
             return _by_halves(iter(results), len(lanes), self.workers, combine)
 
 
-# A batch is a tree of lanes. Each worker computes a branch of it, from the leaves to where the branch joins the others.
+# ==== BLAS on one thread ====
+
+
+class _OneBlasThread:
+    """A block in which BLAS runs on one thread. Blocks of several threads overlap: the last to be left restores."""
+
+    def __init__(self):
+        self.lock, self.inside, self.before = threading.Lock(), [], []
+
+    def __enter__(self):
+        with self.lock:
+            if not self.inside:
+                self.before = [(library, library.num_threads) for library in _blas()]
+            self.inside.append(threading.get_ident())
+            for library, _ in self.before:
+                _set_threads(library, 1)
+
+    def __exit__(self, *error):
+        with self.lock:
+            self.inside.remove(threading.get_ident())
+            self.restore()
+
+    def restore(self):
+        for library, threads in self.before:
+            of_each_thread = getattr(library, "threading_layer", None) == "openmp"  # has a number of its own
+            if not self.inside or of_each_thread and threading.get_ident() not in self.inside:
+                _set_threads(library, threads)
+
+    def after_fork(self):
+        """In a fork, which has but the thread that made it: no other is inside any more."""
+        self.lock, before = threading.Lock(), self.inside
+        self.inside = [thread for thread in before if thread == threading.get_ident()]
+        if before:
+            self.restore()
+
+
+def _set_threads(library, threads):
+    if hasattr(library, "clear_controlling_thread"):  # threadpoolctl 3.8 would listen to one thread alone
+        library.clear_controlling_thread(force=True)
+    library.set_num_threads(threads)
+
+
+_one_blas_thread = _OneBlasThread()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_one_blas_thread.after_fork)
+
+
+@functools.cache
+def _blas():
+    """threadpoolctl's controllers of NumPy's BLAS. Warns of Accelerate, which nothing can limit once it is loaded."""
+    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    if sys.platform == "darwin" and not libraries and os.environ.get("VECLIB_MAXIMUM_THREADS") != "1":
+        warnings.warn(
+            "NumPy's BLAS cannot be kept to one thread here, so results may depend on the number of workers in their last "
+            "bits; set VECLIB_MAXIMUM_THREADS=1 before Python starts",
+            stacklevel=3,
+        )
+    return libraries
+
+
+# ==== a batch is a tree of lanes ====
+# Each worker computes a branch of it, from the leaves to where the branch joins the others.
 
 
 def _branches(lanes, workers):
@@ -90,7 +170,7 @@ def _branches(lanes, workers):
 
 
 def _branch(model, job, combine, options, lanes):
-    """What the lanes of a branch give."""
+    """The combined results of the lanes of a branch."""
     return _by_halves((job(model, *options, lane) for lane in lanes), len(lanes), len(lanes), combine)
 
 
@@ -104,40 +184,77 @@ def _by_halves(results, lanes, workers, combine):
 
 def _lane_gradient(model, loss, shard, size, lane):
     """What the rows of a lane add to the mean loss over `size` rows, and to its gradient."""
-    parameters = model.parameters()
+    parameters = list(model.parameters())
     ends = np.cumsum([p.size for p in parameters]).tolist()
-    mean_loss, total = 0, None
+    mean_loss = total = None
     for rows in _shards(lane, shard):
         value = loss(model, *rows)
-        share = value.xp.full(value.shape, _size(rows) / size, value.dtype)
-        mean_loss = mean_loss + value.data * share
+        _check_loss(loss, value)
+        share = value.xp.full((), _size(rows) / size, value.dtype)
         found = gradients(value, parameters, share)
         if total is None:
-            total = value.xp.concatenate([gradient.reshape(-1) for gradient in found])
+            mean_loss, total = value.data * share, value.xp.concatenate([g.reshape(-1) for g in found])
             continue
+        mean_loss = _same_dtype(mean_loss, value.data) + value.data * share
         for gradient, p, end in zip(found, parameters, ends, strict=True):
             total[end - p.size : end] += gradient.reshape(-1)
     return mean_loss, total
 
 
+def _check_loss(loss, value):
+    if not isinstance(value, Tensor) or value.shape != ():
+        given = f"a Tensor, {described(value.data)}" if isinstance(value, Tensor) else described(value)
+        raise TypeError(f"{_name(loss)} must return the mean loss of its rows, a Tensor of shape (), got {given}")
+    if not value.requires_grad:
+        raise ValueError(f"{_name(loss)} returned a loss that depends on no parameter of the model")
+
+
 def _added(a, b):
     (a_loss, gradient), (b_loss, b_gradient) = a, b
     gradient += b_gradient
-    return a_loss + b_loss, gradient
+    return _same_dtype(a_loss, b_loss) + b_loss, gradient
+
+
+def _same_dtype(a, b):
+    """`a`; TypeError if the dtype of `b` is another: which rows share a shard would decide the result's."""
+    if a.dtype != b.dtype:
+        raise TypeError(f"the shards of one batch gave results of different dtypes: {a.dtype} and {b.dtype}")
+    return a
 
 
 def _lane_map(model, function, shard, lane):
     with no_grad():
-        return _joined(*[function(model, *rows).data for rows in _shards(lane, shard)])
+        return _joined(*[_entries(function, model, rows) for rows in _shards(lane, shard)])
 
 
-def _joined(*arrays):
-    return arrays[0] if len(arrays) == 1 else array_module(arrays[0]).concatenate(arrays)
+def _entries(function, model, rows):
+    """The array of what function(model, *rows) returns, a copy: the function may write the next result into the same."""
+    result = function(model, *rows)
+    data = result.data if isinstance(result, Tensor) else result
+    if not is_array(data) or data.shape[:1] != (_size(rows),):
+        given = described(data)
+        raise TypeError(
+            f"{_name(function)} must return a Tensor or an array with one entry for each of its {_size(rows)} rows, "
+            f"got {given}"
+        )
+    return data.copy()
+
+
+def _joined(first, *others):
+    for other in others:
+        _same_dtype(first, other)
+    return array_module(first).concatenate([first, *others]) if others else first
+
+
+def _name(function):
+    return getattr(function, "__qualname__", None) or repr(function)
 
 
 def _shards(batch, shard):
+    """The rows of a batch in shards: copies, which a function may write into, lying in memory alike in every process."""
     size = _size(batch)
-    return [_rows(batch, part) for part in _cut(size, math.ceil(size / shard))]
+    for part in _cut(size, math.ceil(size / shard)):
+        yield [rows.copy() if isinstance(rows, np.ndarray) else rows for rows in _rows(batch, part)]
 
 
 def _cut(size, count):
@@ -152,6 +269,8 @@ def _rows(batch, rows):
 
 def _size(batch):
     """How many rows the arrays of a batch have. ValueError where they differ, or where there are none."""
+    if not all(array is None or hasattr(array, "__len__") for array in batch):
+        raise TypeError(f"a batch is arrays of one length, or None, got {', '.join(type(a).__name__ for a in batch)}")
     sizes = {len(array) for array in batch if array is not None}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(f"a batch is arrays of one length, at least 1, got lengths {sorted(sizes)}")

@@ -1,60 +1,83 @@
-"""Worker processes for parallel.py: each is sent a job and its part of a batch, and answers with what came out.
+"""Worker processes for parallel.py: each is sent a job and its part of a batch, and answers with a result or an error.
 
-A worker is a new Python process that imports what it needs, started on first use and kept. (A forked copy of a process
-that has threads, as a BLAS has, may hang; and not every system can fork.) Messages are pickles on its stdin and stdout.
+A worker is a new Python process, started on first use and kept. (A forked copy of a process that has threads, as a BLAS
+has, may hang; and not every system can fork.) Messages go through its stdin and stdout, as sending.py packs them.
+
+A fork of the calling process has no workers, and starts its own. A worker keeps the environment and the current folder
+that it was started in. It ends when its caller does. Next: sending.py.
 """
 
 import atexit
 import contextlib
 import contextvars
-import importlib.machinery
-import importlib.util
 import io
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import threading
 import traceback
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from nn.backend import keep_freed_memory
-from nn.cache import constant_weights, remembered
+from nn.cache import constant_weights
+from nn.cpu import sending
 
 __all__ = ["run_everywhere"]
 
 
 # ==== in the process that calls ====
 
-_SCRIPT = "__script__"  # the caller's "__main__", in a worker
 _workers = []  # all that run; every Parallel uses the same
 _one_call = threading.Lock()
-_inside = contextvars.ContextVar("inside", default=False)  # whether what runs here is a function of a call
+_modules, _last_job = sending.Modules(), None
+_inside = contextvars.ContextVar("inside", default=False)  # whether this code is a function that a call runs
+
+
+def _search_path():
+    return [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
+
+
+_first_path = _search_path()  # found nn and NumPy here; folders that came later may hold files of the same names
 
 
 def run_everywhere(function, model, options, tasks):
     """[function(model, *options, task) for every task]: the first is run here, each other in a worker.
 
-    TypeError if function, model or options cannot be sent to another process, RuntimeError if a worker died; what is
-    raised in a worker is raised here.
+    TypeError if function, model or options cannot be sent to another process, RuntimeError if a worker died; an error
+    that is raised in a worker is raised here.
     """
     if _inside.get():
         raise RuntimeError("a function that runs on workers was about to use workers itself; give it one worker")
-    job = function, model, options
-    message = remembered(("job", function, options), model, lambda: _pickled(job))
     with _one_call:
         try:
+            job = _job(function, model, options)
             while len(_workers) < len(tasks) - 1:
                 _workers.append(Worker())
             busy = _workers[: len(tasks) - 1]
             for worker, task in zip(busy, tasks[1:], strict=True):
-                worker.send(message, task)
-            return [_call(*job, tasks[0])] + [worker.receive() for worker in busy]
+                worker.send(job, task)
+            return [_call(function, model, options, tasks[0])] + [worker.receive() for worker in busy]
         except BaseException:  # Ctrl-C too: answers may be on their way that the next call must not take for its own
             stop()
             raise
+
+
+def _job(function, model, options):
+    """What all workers are sent. Workers that hold what they should not are ended first."""
+    global _last_job
+    if _modules.look_over():
+        stop()
+    try:
+        _last_job = sending.Job((function, model, options, _modules.patches), _last_job)
+    except Exception as error:  # whatever an object's own way to be pickled raises
+        raise TypeError(
+            f"the function, the model and what they name must go to other processes, and something in there cannot: "
+            f"{error}; make it inside the function, or use one worker"
+        ) from error
+    return _last_job
 
 
 def _call(function, model, options, task):
@@ -72,8 +95,19 @@ def stop():
         _workers.pop().stop()
 
 
-# Ctrl-C reaches all processes of a terminal, also one that is still importing.
-_START = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from nn.cpu.worker import serve; serve()"
+def _forget():
+    """In a fork: the workers are the parent's, and so may be the lock."""
+    global _one_call
+    _one_call = threading.Lock()
+    while _workers:
+        _workers.pop().forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+_START = "import sys; sys.path[:] = sys.argv[1:]; from nn.cpu.worker import serve; serve()"
 
 
 class Worker:
@@ -81,68 +115,54 @@ class Worker:
 
     def __init__(self):
         if _is_worker:
-            raise RuntimeError(
-                "a worker process was about to start workers of its own: what a script does when it is run must stand "
-                "under `if __name__ == '__main__':`"
-            )
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        script = getattr(sys.modules["__main__"], "__file__", None) or ""
-        sys.modules.setdefault(
-            _SCRIPT, sys.modules["__main__"]
-        )  # an exception of a script's class comes back by this name
+            raise RuntimeError("a worker process was about to start workers of its own; give what it runs one worker")
         self.job = None
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-c",
-                _START,
-                script,
-            ],  # -P: what lies in the current directory stays out of its imports
+            # -P: no file in the current folder is imported in place of the standard library's
+            [sys.executable, *subprocess._args_from_interpreter_flags(), "-P", "-c", _START, *_first_path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
+            bufsize=0,
+            pipesize=1 << 20,
+            start_new_session=True,  # Ctrl-C goes to all processes of a terminal's session, also those still importing
+            env={**os.environ, "VECLIB_MAXIMUM_THREADS": "1"},  # Accelerate, which threadpoolctl cannot limit
         )
 
     def send(self, job, task):
-        """Start on `task` with a job, pickled."""
-        try:
-            pickle.dump((None if job == self.job else job, task), self.process.stdin, pickle.HIGHEST_PROTOCOL)
-            self.process.stdin.flush()
-        except OSError:
-            self._died()
+        """Start on `task`."""
+        message = job.since(self.job), _search_path(), np.geterr(), task
         self.job = job
+        with contextlib.suppress(OSError):  # it is dead: `receive` says how it died
+            sending.write(self.process.stdin, sending.pack(message))
 
     def receive(self):
-        """What came out of it."""
-        try:
-            results, error = pickle.load(self.process.stdout)
-        except (EOFError, pickle.UnpicklingError):  # the second where it died while it answered
-            self._died()
+        """The result; or the error is raised."""
+        answer = sending.read(self.process.stdout)
+        if answer is None:
+            raise RuntimeError(_how_it_died(self.process.wait()))
+        result, error = answer
         if error is not None:
             raise error
-        return results
-
-    def _died(self):
-        raise RuntimeError(
-            f"a worker process died with exit status {self.process.wait()}: is there enough memory? "
-            "A smaller batch or fewer workers need less"
-        ) from None
+        return result
 
     def stop(self):
         """End the process, whatever it does."""
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        self.forget()
+
+    def forget(self):
+        """Leave the process alone, and the pipes to whoever else has them."""
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.returncode = 0  # or Popen would look for a child
 
 
-def _pickled(job):
-    try:
-        return pickle.dumps(job, pickle.HIGHEST_PROTOCOL)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise TypeError(
-            f"what runs on several workers must be a function of a module or a script, and a model of such a class, no "
-            f"lambda and nothing inside a function ({error}); or use one worker"
-        ) from error
+def _how_it_died(status):
+    if status >= 0:
+        return f"a worker process died with exit status {status}"
+    memory = ": is there enough memory? A smaller batch or fewer workers need less" if status == -signal.SIGKILL else ""
+    return f"a worker process was killed by {signal.Signals(-status).name}{memory}"
 
 
 # ==== in a worker ====
@@ -153,66 +173,60 @@ _is_worker = False
 def serve():
     """The life of a worker: answer message after message, until the caller is gone."""
     global _is_worker
-    _is_worker = True
-    answers = os.fdopen(os.dup(1), "wb")
+    _is_worker, process = True, os.getpid()
+    messages, answers = os.fdopen(os.dup(0), "rb", 0), os.fdopen(os.dup(1), "wb", 0)
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)  # what a job reads or prints must not be part of the messages
+    os.dup2(2, 1)
     sys.stdout.reconfigure(line_buffering=True)  # a worker is ended without being asked what it still wanted to say
-    os.dup2(2, 1)  # what a job prints must not end up among the answers
-    for number in (signal.SIGINT, signal.SIGTERM):  # which reach all processes of a terminal: the caller decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # what stops the program is up to the caller
         signal.signal(number, signal.SIG_IGN)
     keep_freed_memory()
+    job = sending.Received()
     with threadpool_limits(1, "blas"), contextlib.ExitStack() as weights:
-        for message, task in _messages(sys.stdin.buffer):
+        while True:
             try:
-                if message is not None:
-                    function, model, options = _Unpickler(io.BytesIO(message)).load()
-                    weights.close()
-                    weights.enter_context(constant_weights())  # until another job comes
-                answer = _call(function, model, options, task), None
-            except (Exception, SystemExit) as error:  # a script without a guard may exit as it is imported
-                answer = None, _sendable(error)
+                message = sending.read(messages)
+                if message is None:  # the caller is gone
+                    return
+                answer = sending.pack((_result(job, weights, *message), None), answering=True)
+            except BaseException as error:
+                answer = sending.pack((None, _sendable(error)), answering=True)
+            if os.getpid() != process:  # the function has forked, and this is the fork
+                os._exit(0)
             try:
-                pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
-                answers.flush()
+                sending.write(answers, answer)
             except OSError:  # the caller is gone
                 return
+
+
+def _result(job, weights, news, path, errors, task):
+    """What the job gives for a task, with the search path and the treatment of floating-point errors of the caller."""
+    sys.path[:] = path
+    if job.update(news):
+        weights.close()
+        weights.enter_context(constant_weights())  # until another job comes
+        for space, name, value in job.value[-1]:
+            setattr(space, name, value)
+    function, model, options, _ = job.value
+    random = sending.random_states()
+    with np.errstate(**errors):
+        result = _call(function, model, options, task)
+    if sending.random_states() != random:
+        raise RuntimeError(
+            "the function draws from a random generator of which each worker has its own, so the numbers would depend on "
+            "the number of workers; draw them before and pass them as rows, or draw by sample from nn.random"
+        )
+    return result
 
 
 def _sendable(error):
     """`error` with what led to it; where it cannot be pickled, or would end the caller, a RuntimeError that quotes it."""
     told = "In a worker process:\n" + traceback.format_exc()
+    if "read-only" in str(error):
+        told += "\nArrays that came with the function or the model are read-only there: what is written would be lost."
     error.add_note(told)
     try:
-        pickle.loads(pickle.dumps(error))
+        sending.read(io.BytesIO(sending.pack(error, answering=True)))
     except Exception:
         return RuntimeError(told)
     return RuntimeError(told) if isinstance(error, SystemExit) else error
-
-
-def _messages(stream):
-    while True:
-        try:
-            yield pickle.load(stream)
-        except EOFError:
-            return
-
-
-class _Unpickler(pickle.Unpickler):
-    """Finds what the caller's script defines by importing that script, under a name that is not "__main__"."""
-
-    def find_class(self, module, name):
-        return super().find_class(_import_script() if module == "__main__" else module, name)
-
-
-def _import_script():
-    path = sys.argv[1]
-    if not path:
-        raise TypeError(
-            "a function typed at a prompt or in a notebook cannot be sent to a worker: put it in a file, "
-            "or use one worker"
-        )
-    if _SCRIPT not in sys.modules:
-        loader = importlib.machinery.SourceFileLoader(_SCRIPT, path)  # the file's name may end in anything
-        spec = importlib.util.spec_from_file_location(_SCRIPT, path, loader=loader)
-        sys.modules[_SCRIPT] = importlib.util.module_from_spec(spec)
-        loader.exec_module(sys.modules[_SCRIPT])
-    return _SCRIPT

@@ -1,11 +1,13 @@
 """Worker processes: kept, replaced when they die, and never mistaken in what they answer."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +49,7 @@ def test_a_batch_of_one_shard_starts_no_process():
 
 def test_a_worker_that_dies_is_an_error_that_says_so_and_the_next_call_has_a_new_one():
     cores = Parallel(2, shard=1)
-    with pytest.raises(RuntimeError, match="died with exit status 7: is there enough memory"):
+    with pytest.raises(RuntimeError, match="a worker process died with exit status 7$"):
         cores.map(die, None, np.full(2, float(os.getpid())))
     assert len(set(cores.map(process_number, None, np.zeros(2)))) == 2
 
@@ -57,8 +59,9 @@ def test_a_worker_that_died_between_two_calls_is_an_error_too():
     cores.map(process_number, None, np.zeros(2))
     worker._workers[0].process.kill()
     worker._workers[0].process.wait()
-    with pytest.raises(RuntimeError, match="died with exit status"):
+    with pytest.raises(RuntimeError, match="was killed by SIGKILL: is there enough memory"):
         cores.map(process_number, None, np.zeros(2))
+    assert len(set(cores.map(process_number, None, np.zeros(2)))) == 2
 
 
 def interrupt(network, x):
@@ -102,20 +105,6 @@ def test_what_cannot_be_sent_back_or_would_end_the_caller_is_quoted(number, word
         Parallel(2, shard=1).map(refuse, None, np.array([0.0, number]))
 
 
-def test_modules_that_lie_in_the_current_directory_are_not_imported(tmp_path, monkeypatch):
-    (tmp_path / "numpy.py").write_text("raise ImportError('the wrong numpy')")
-    monkeypatch.chdir(tmp_path)
-    assert len(set(Parallel(2, shard=1).map(process_number, None, np.zeros(2)))) == 2
-
-
-def test_a_worker_that_is_still_importing_does_not_mind_ctrl_c():
-    started = worker.Worker()
-    time.sleep(0.1)
-    started.process.send_signal(signal.SIGINT)
-    worker._workers.append(started)
-    assert len(set(Parallel(2, shard=1).map(process_number, None, np.zeros(2)))) == 2
-
-
 def loud(network, x):
     print("printed in a worker")
     return Tensor(x)
@@ -125,73 +114,276 @@ def test_what_a_function_prints_does_not_garble_the_answers():
     np.testing.assert_array_equal(Parallel(2, shard=1).map(loud, None, np.arange(2.0)), [0, 1])
 
 
-@pytest.mark.parametrize("function", [lambda network, x: Tensor(x)], ids=["lambda"])
-def test_a_function_without_a_name_is_refused_with_what_to_do(function):
-    with pytest.raises(TypeError, match=r"must be a function of a module or a script.*or use one worker"):
-        Parallel(2, shard=1).map(function, None, np.zeros(2))
-    assert Parallel(1).map(function, None, np.ones(2)).sum() == 2
+def read_a_line(network, x):
+    return Tensor(x + len(sys.stdin.read()))
 
 
-# ==== scripts: what runs is defined in the file that Python was started with ====
+def test_what_a_function_reads_is_not_the_next_message():
+    cores = Parallel(2, shard=1)
+    sys.stdin, before = io.StringIO(""), sys.stdin
+    try:
+        for _ in range(2):
+            np.testing.assert_array_equal(cores.map(read_a_line, None, np.arange(2.0)), [0, 1])
+    finally:
+        sys.stdin = before
 
-SCRIPT = """
-    import numpy as np
-    from nn import Parallel, Tensor
 
-    def double(network, x):
-        return Tensor(2 * x)
+def out_of_memory(network, x):
+    return Tensor(np.zeros((1, 1 << 58) if x[0] else 1))
 
-    def main():
-        print(Parallel(2, shard=1).map(double, None, np.arange(3.0)).tolist())
+
+def test_a_worker_without_memory_is_a_memory_error_and_the_next_call_runs():
+    cores = Parallel(2, shard=1)
+    with pytest.raises(MemoryError, match="Unable to allocate"):
+        cores.map(out_of_memory, None, np.arange(2.0))
+    assert len(set(cores.map(process_number, None, np.zeros(2)))) == 2
+
+
+def fork_and_exit(network, x):
+    if x[0] == 1 and os.fork() == 0:
+        sys.exit(3)
+    return Tensor(x)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_inside_a_worker_answers_nothing():
+    cores = Parallel(2, shard=1)
+    for _ in range(2):
+        np.testing.assert_array_equal(cores.map(fork_and_exit, None, np.arange(2.0)), [0, 1])
+
+
+# ==== how programs are started ====
+
+DOUBLE = """
+import os, sys
+import numpy as np
+from nn import Parallel, Tensor
+
+def double(network, x):
+    return Tensor(x * 0 + os.getpid()) if SHOW else Tensor(2 * x)
+
+SHOW = False
+print(Parallel(2, shard=1).map(double, None, np.arange(3.0)).tolist())
+SHOW = True
+print(len(set(Parallel(2, shard=1).map(double, None, np.arange(2.0)))), flush=True)
 """
+TWICE = "[0.0, 2.0, 4.0]\n2\n"
 
 
-def test_functions_typed_at_a_prompt_are_refused_with_what_to_do():
-    done = run_python(["-c", textwrap.dedent(SCRIPT) + "\nmain()\n"])
-    assert "put it in a file, or use one worker" in done.stderr
+def run_python(*arguments, **options):
+    search = os.pathsep.join(entry for entry in sys.path if entry)
+    environ = {**os.environ, "PYTHONPATH": search}
+    return subprocess.run(
+        [sys.executable, *arguments], **{"capture_output": True, "text": True, "timeout": 60, "env": environ, **options}
+    )
+
+
+def written(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+STARTS = {
+    "a script without a guard": lambda folder: run_python(written(folder / "script.py", DOUBLE)),
+    "a script whose name is no module's": lambda folder: run_python(written(folder / "my script", DOUBLE)),
+    "-c": lambda folder: run_python("-c", DOUBLE),
+    "standard input": lambda folder: run_python("-", input=DOUBLE),
+    "python -i": lambda folder: run_python(
+        "-i", "-q", input=DOUBLE.replace("\n\n", "\n").replace(" else Tensor(2 * x)", " else Tensor(2 * x)\n")
+    ),
+    "python -O": lambda folder: run_python("-O", "-c", DOUBLE),
+    "a folder with a colon": lambda folder: run_python(
+        written(folder / "a:b" / "script.py", "from beside import *\n" + DOUBLE),
+        cwd=written(folder / "a:b" / "beside.py", "").parent,
+    ),
+    "python -m package.train": lambda folder: run_python(
+        "-m",
+        "package.train",
+        cwd=written(
+            written(folder / "package" / "parts.py", "FACTOR = 2").with_name("train.py"),
+            DOUBLE.replace("(2 * x)", "(FACTOR * x)").replace("import os", "from .parts import FACTOR\nimport os"),
+        ).parents[1],
+    ),
+}
+
+
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS.keys())
+def test_what_a_program_defines_runs_on_two_workers_however_the_program_was_started(tmp_path, start):
+    done = start(tmp_path)
+    assert (done.stdout, done.returncode) == (TWICE, 0), done.stderr
+
+
+def test_a_program_without_standard_error_has_workers_too(tmp_path):
+    script = written(tmp_path / "script.py", DOUBLE.replace("def double", "os.close(2)\n\ndef double"))
+    assert run_python(script).stdout == TWICE
+
+
+def test_files_in_the_current_folder_are_not_imported_in_place_of_modules_of_the_same_name(tmp_path):
+    for name in ("numpy", "nn", "signal", "cloudpickle", "random"):
+        written(tmp_path / f"{name}.py", "raise ImportError('the wrong one')")
+    done = run_python("-c", f"import nn, os, sys; os.chdir({str(tmp_path)!r}); sys.path.insert(0, '')" + DOUBLE)
+    assert done.stdout == TWICE, done.stderr
 
 
 def test_an_exception_of_a_script_s_own_class_comes_back_as_it_is(tmp_path):
-    done = run_script(
-        tmp_path,
-        SCRIPT.replace("return Tensor(2 * x)", "raise Mine('so')")
-        + """
-    class Mine(Exception):
-        pass
+    done = run_python(
+        "-c",
+        """
+import numpy as np
+from nn import Parallel
 
-    if __name__ == '__main__':
-        try:
-            Parallel(2, shard=1).map(double, None, np.arange(3.0))
-        except Mine as error:
-            print('caught', error)
+WORD = "so"
+
+class Mine(Exception):
+    def __str__(self):
+        return WORD
+
+def fail(network, x):
+    if x[0] == 1:
+        raise Mine("said", "so")
+    return x
+
+try:
+    Parallel(2, shard=1).map(fail, None, np.arange(2.0))
+except Mine as error:
+    WORD = "otherwise"  # the class is still the one defined here
+    print(error, error.args, "In a worker process" in error.__notes__[0])
 """,
     )
-    assert done.stdout == "caught so\n", done.stderr
+    assert done.stdout == "otherwise ('said', 'so') True\n", done.stderr
 
 
-def run_script(tmp_path, text):
-    path = tmp_path / "script.py"
-    path.write_text(textwrap.dedent(text))
-    return run_python([path])
+# ==== signals and deaths ====
+
+ENDLESS = """
+import os, time
+import numpy as np
+from nn import Parallel, Tensor
+
+def slow(network, x):
+    time.sleep(0.05)
+    return Tensor(x)
+
+cores = Parallel(2, shard=1)
+cores.map(slow, None, np.arange(2.0))
+print("started", flush=True)
+try:
+    while True:
+        cores.map(slow, None, np.arange(2.0))
+except KeyboardInterrupt:
+    print("interrupted", cores.map(slow, None, np.arange(2.0)).tolist(), flush=True)
+"""
 
 
-def run_python(arguments):
-    search = os.pathsep.join(entry for entry in sys.path if entry)
-    return subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
+@pytest.fixture
+def endless():
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": search},
+        start_new_session=True,
     )
+    assert process.stdout.readline() == "started\n", process.stderr.read()
+    yield process
+    process.kill()
+    process.communicate()
 
 
-def test_functions_of_a_script_are_found(tmp_path):
-    done = run_script(tmp_path, SCRIPT + "\n    if __name__ == '__main__':\n        main()\n")
-    assert (done.stdout, done.returncode) == ("[0.0, 2.0, 4.0]\n", 0), done.stderr
+def children(process):
+    text = Path(f"/proc/{process}/task/{process}/children")
+    if not text.exists():
+        pytest.skip("this system does not tell the children of a process")
+    return [int(child) for child in text.read_text().split()]
 
 
-def test_a_script_without_a_guard_is_an_error_that_says_so_and_starts_no_endless_chain(tmp_path):
-    done = run_script(tmp_path, SCRIPT + "\n    main()\n")
-    assert done.returncode != 0
-    assert "must stand under `if __name__ == '__main__':`" in done.stderr
+def test_ctrl_c_interrupts_the_caller_alone_and_the_next_call_runs(endless):
+    os.killpg(endless.pid, signal.SIGINT)
+    out, err = endless.communicate(timeout=60)
+    assert (out, err) == ("interrupted [0.0, 1.0]\n", "")
+
+
+def test_workers_end_with_a_caller_that_is_killed(endless):
+    (worker_process,) = children(endless.pid)
+    endless.kill()
+    endless.wait()
+    for _ in range(200):
+        if not Path(f"/proc/{worker_process}").exists() or is_zombie(worker_process):
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the worker lives on")
+
+
+def is_zombie(process):
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_worker_killed_at_random_is_an_error_that_says_so(endless):
+    os.kill(children(endless.pid)[0], signal.SIGKILL)
+    _, err = endless.communicate(timeout=60)
+    assert "RuntimeError: a worker process was killed by SIGKILL: is there enough memory?" in err
+
+
+# ==== forks of the calling process ====
+
+FORKS = {
+    "os.fork and sys.exit": """
+        process = os.fork()
+        if process == 0:
+            sys.exit(0)
+        assert os.waitpid(process, 0)[1] == 0
+        """,
+    "os.fork and a call": """
+        process = os.fork()
+        if process == 0:
+            sys.exit(0 if double(2) == [0, 1, 2, 3] else 1)
+        assert os.waitpid(process, 0)[1] == 0
+        """,
+    "Pool": """
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            assert pool.map(double, range(4)) == [[0, 0, 0, 0], [0, 0.5, 1, 1.5], [0, 1, 2, 3], [0, 1.5, 3, 4.5]]
+        """,
+    "ProcessPoolExecutor": """
+        with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
+            assert list(pool.map(double, range(3))) == [[0, 0, 0, 0], [0, 0.5, 1, 1.5], [0, 1, 2, 3]]
+        """,
+    "a thread calls while another forks": """
+        calling = threading.Thread(target=lambda: [double(2) for _ in range(20)])
+        calling.start()
+        for _ in range(3):
+            process = os.fork()
+            if process == 0:
+                threads = {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+                os._exit(0 if double(1) == [0, 0.5, 1, 1.5] and threads == before else 1)
+            assert os.waitpid(process, 0)[1] == 0
+        calling.join()
+        """,
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("act", FORKS.values(), ids=FORKS.keys())
+def test_a_fork_has_workers_of_its_own_and_leaves_those_of_its_parent_alone(act):
+    done = run_python(
+        "-c",
+        """
+import multiprocessing, os, sys, threading
+from concurrent.futures import ProcessPoolExecutor
+import numpy as np
+from threadpoolctl import threadpool_info
+from nn import Parallel
+
+before = {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+def double(number):
+    return Parallel(2, shard=1).map(lambda network, x: x * number / 2, None, np.arange(4.0)).tolist()
+
+assert double(2) == [0, 1, 2, 3]
+"""
+        + textwrap.dedent(act)
+        + "assert double(2) == [0, 1, 2, 3]\nprint('right')\n",
+    )
+    assert done.stdout == "right\n", done.stderr
