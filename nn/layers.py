@@ -111,22 +111,28 @@ class Module:
         return self
 
 
-def _walk(value, name="", seen=None):
-    """(name, object) for `value` and everything inside its attributes, lists, tuples and dicts, in order.
+def _walk(root):
+    """[(name, object)] of `root` and everything inside its attributes, lists, tuples and dicts, in order.
 
     A container is entered once: a layer may refer to its parent. TypeError for a set of Tensors or layers, which has
     no order.
     """
-    yield name, value
-    seen = set() if seen is None else seen
-    if isinstance(value, (set, frozenset)) and any(isinstance(child, (Tensor, Module)) for child in value):
-        raise TypeError(f"{name} is a set, whose order changes from run to run: keep Tensors and layers in a list")
-    if not isinstance(value, (Module, dict, list, tuple)) or id(value) in seen:
-        return
-    seen.add(id(value))
-    children = vars(value) if isinstance(value, Module) else value
-    for key, child in children.items() if isinstance(children, dict) else enumerate(children):
-        yield from _walk(child, f"{name}.{key}" if name else str(key), seen)
+    found, entered = [], set()
+
+    def visit(name, value):
+        found.append((name, value))
+        if isinstance(value, (Module, dict, list, tuple)):
+            if id(value) in entered:
+                return
+            entered.add(id(value))
+            children = vars(value) if isinstance(value, Module) else value
+            for key, child in children.items() if isinstance(children, dict) else enumerate(children):
+                visit(f"{name}.{key}" if name else str(key), child)
+        elif isinstance(value, (set, frozenset)) and any(isinstance(child, (Tensor, Module)) for child in value):
+            raise TypeError(f"{name} is a set, whose order changes from run to run: keep Tensors and layers in a list")
+
+    visit("", root)
+    return found
 
 
 def _parameter(array):

@@ -94,7 +94,11 @@ class _Optimiser(_OverParameters):
             self.update(flat[block], gradient[block], rate, block)
 
     def gradient(self):
-        """The `.grad` of all parameters as one flat array; zeros for a parameter without. RuntimeError if none has one."""
+        """The `.grad` of all parameters as one flat array. RuntimeError if none has one.
+
+        A parameter without gets zeros, the gradient of what the loss does not depend on, and its moments move it on.
+        (PyTorch leaves it out of the step.)
+        """
         if all(p.grad is None for p in self.parameters):
             raise RuntimeError("no parameter has a gradient: call backward on a loss before step")
         for i, p in enumerate(self.parameters):

@@ -120,8 +120,9 @@ extern "C" __global__ void group_moments(const real* means, const real* squares,
             real apart = means[first + h * C + c] - average;
             square += squares[first + h * C + c] + W * apart * apart;
         }
+    real variance = square / (H * W * width);
     mean[i] = average;
-    inverse_std[i] = 1 / sqrt(square / (H * W * width) + epsilon);
+    inverse_std[i] = 1 / sqrt(variance + epsilon) + 0 * variance; // NaN where the variance has overflowed, and not 0
 }
 
 // y = z or silu(z), for z = (x - mean) / std * weight + bias.

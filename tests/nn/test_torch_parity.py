@@ -1,10 +1,15 @@
-"""The network against PyTorch's (torch_unet.py): same weights, same output, same gradients."""
+"""The network against PyTorch's (torch_unet.py), and layers at odd sizes: same weights, same output, same gradients."""
+
+import warnings
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 import nn
+from nn import Tensor
 from tinyddpm.program.unet import UNet, UNetConfig
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra 'bench')")
@@ -91,3 +96,103 @@ def test_the_count_of_parameters_is_pytorchs():
     for config in CONFIGS.values():
         ours, theirs = UNet(config).parameters(), TorchUNet(config).parameters()
         assert sum(p.size for p in ours) == sum(p.numel() for p in theirs)
+
+
+# ==== ops and layers at odd sizes, in float64 ====
+
+sides = st.integers(1, 9)
+
+
+def values_and_gradients(op, cotangent, *arrays):
+    tensors = [Tensor(a, requires_grad=True) for a in arrays]
+    y = op(*tensors)
+    return [y.data, *nn.gradients(y, tensors, cotangent(y.shape))]
+
+
+def theirs(op, cotangent, *arrays):
+    tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
+    y = op(*tensors)
+    y.backward(torch.from_numpy(cotangent(y.shape)))
+    return [y.detach().numpy(), *[t.grad.numpy() for t in tensors]]
+
+
+def compare(ours, peer, rng, *arrays, rtol=1e-10):
+    """ours and peer: functions of Tensors of one or the other library, of the same arrays."""
+    seed = int(rng.integers(1000))
+    cotangent = lambda shape: np.random.default_rng(seed).standard_normal(tuple(shape))  # noqa: E731
+    for a, b in zip(values_and_gradients(ours, cotangent, *arrays), theirs(peer, cotangent, *arrays), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=rtol * (1 + abs(b).max(initial=0)))
+
+
+@settings(max_examples=150)
+@given(
+    st.integers(0, 2),
+    st.tuples(sides, sides),
+    st.sampled_from([1, 2, 8]),
+    st.tuples(st.integers(1, 5), st.integers(1, 5)) | st.just((3, 3)),
+    st.integers(1, 4),
+    st.integers(0, 3),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_convolutions_of_any_stride_and_padding_are_pytorchs(n, size, c, filters, stride, padding, bias, seed):
+    assume(all(k <= side + 2 * padding for k, side in zip(filters, size, strict=True)))
+    rng = np.random.default_rng(seed)
+    shapes = [(n, *size, c), (*filters, c, 3)] + [(3,)] * bias
+    compare(
+        lambda x, w, *b: nn.conv2d(x, w, *b, stride=stride, padding=padding),
+        lambda x, w, *b: torch.nn.functional.conv2d(
+            x.permute(0, 3, 1, 2), w.permute(3, 2, 0, 1), *b, stride=stride, padding=padding
+        ).permute(0, 2, 3, 1),
+        rng,
+        *[rng.standard_normal(shape) for shape in shapes],
+    )
+
+
+@pytest.mark.parametrize("size", range(1, 7))
+def test_the_layers_padding_is_pytorchs_same(size):
+    """Of a filter of even size, too: PyTorch's users write padding="same" for it, or (4, 2, 1) to halve an image."""
+    rng = np.random.default_rng(0)
+    x, layer = rng.standard_normal((2, 8, 6, 2)), nn.Conv2d(2, 3, size, rng=rng).astype(np.float64)
+    halving = nn.Conv2d(2, 3, 4, stride=2, rng=rng).astype(np.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch copies for an even filter, and says so
+        for ours, options in ((layer, {"padding": "same"}), (halving, {"stride": 2, "padding": 1})):
+            compare(
+                ours,
+                lambda x, ours=ours, options=options: torch.nn.functional.conv2d(
+                    x.permute(0, 3, 1, 2), torch.tensor(ours.weight.data.transpose(3, 2, 0, 1).copy()), **options
+                ).permute(0, 2, 3, 1),
+                rng,
+                x,
+            )
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.integers(1, 4), max_size=3), st.integers(1, 3), st.integers(1, 3), st.sampled_from([0, 1, 30]), sides
+)
+def test_norms_are_pytorchs(pixels, groups, width, mean, seed):
+    assume(width * np.prod(pixels) > 1)  # PyTorch refuses a group of one number
+    rng, channels = np.random.default_rng(seed), groups * width
+    arrays = [rng.standard_normal(shape) for shape in ((2, *pixels, channels), (channels,), (channels,))]
+    arrays[0] += mean
+    group_norm = lambda x, w, b: torch.nn.functional.group_norm(x.movedim(-1, 1), groups, w, b).movedim(1, -1)  # noqa: E731
+    silu = torch.nn.functional.silu
+    compare(lambda *a: nn.group_norm(*a, groups), group_norm, rng, *arrays, rtol=1e-8)
+    compare(lambda *a: nn.group_norm_silu(*a, groups), lambda *a: silu(group_norm(*a)), rng, *arrays, rtol=1e-8)
+    if channels > 1:
+        layer_norm = lambda x, w, b: torch.nn.functional.layer_norm(x, (channels,), w, b)  # noqa: E731
+        compare(nn.layer_norm, layer_norm, rng, *arrays, rtol=1e-8)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.integers(0, 99))
+def test_attention_is_pytorchs(heads, width, tokens, seed):
+    rng, channels = np.random.default_rng(seed), heads * width
+    ours = nn.Attention(channels, heads, rng=rng).astype(np.float64)
+    peer = torch.nn.MultiheadAttention(channels, heads, batch_first=True, dtype=torch.float64)
+    for their_weight, weight in ((peer.in_proj_weight, ours.to_qkv.weight), (peer.out_proj.weight, ours.to_out.weight)):
+        their_weight.data = torch.from_numpy(weight.data.T.copy())
+    peer.in_proj_bias.data.zero_()
+    compare(ours, lambda x: peer(x, x, x, need_weights=False)[0], rng, rng.standard_normal((2, tokens, channels)))
