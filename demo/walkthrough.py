@@ -1,10 +1,11 @@
 """From -log p(x_0) to ||eps - eps_hat||^2, number by number, on a mixture of two Gaussians in one dimension.
 
-    python demo/walkthrough.py --out out/walkthrough
+    python demo/walkthrough.py
+    python demo/walkthrough.py --out out/walkthrough --size 0.05
 
-Read it from top to bottom. Each section ends where the next begins, every claim is an assertion, and four
-figures are drawn. There is no network: the best possible model of such data is known, so that no training
-blurs the numbers. The E-numbers are the project's equation numbers. It takes half a minute.
+Read it from top to bottom. Each section ends where the next begins, every claim is an assertion, and four figures are
+drawn. There is no network: the best possible model of such data is known, so no training blurs the numbers. The
+E-numbers are those of docs/equations.md. --size scales the number of random draws; 1 takes about ten seconds.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def normal(shape):
 def model_log_likelihood(schedule, x0):
     """log p(x_0), x_1..x_T integrated out on a grid: what cannot be done for images."""
     denoise = Oracle(DATA, schedule).denoise
-    grid = np.linspace(-4.5, 4.5, 1201)[:, None]
+    grid = np.linspace(-6, 6, 601)[:, None]  # wider and finer than any kernel: the sums are exact to 1e-8
     density = np.exp(Gaussian(0 * grid, 1.0).log_prob(grid))  # p(x_T)
     for t in range(schedule.T, 0, -1):
         p = p_mean_variance(schedule, denoise(grid, t), grid, t, SIGMA2)
@@ -93,7 +94,7 @@ def terms(schedule, x0):
     return float(prior_term(schedule, x0)[0]), np.array(steps) @ WEIGHTS, float(WEIGHTS @ last)
 
 
-def three_terms(nll):
+def three_terms(nll, n):
     print("2. -log p(x_0) <= L_T + sum L_{t-1} + L_0, nothing but Gaussians that are known (E14)")
     prior, steps, last = terms(SCHEDULE, X0)
     bound = prior + steps.sum() + last
@@ -101,10 +102,10 @@ def three_terms(nll):
     print(f"  the bound {bound:.6f}, {bound - nll:.6f} above -log p(x_0)")
     assert prior > 0 and bound > nll
     drawn = variational_bound(
-        SCHEDULE, MODEL, np.repeat(X0, 20000, axis=0), normal((20000, 1)), SIGMA2, decoder=Gaussian.log_prob
+        SCHEDULE, MODEL, np.repeat(X0, n, axis=0), normal((n, 1)), SIGMA2, decoder=Gaussian.log_prob
     ).total
     error = drawn.std() / len(drawn) ** 0.5
-    print(f"  the same from one random x_t for each t, 20000 times: {drawn.mean():.6f} +- {error:.6f}")
+    print(f"  the same from one random x_t for each t, {n} times: {drawn.mean():.6f} +- {error:.6f}")
     assert abs(drawn.mean() - bound) < 4 * error
     return prior, steps, last
 
@@ -153,9 +154,9 @@ def one_term(steps, t=20):
 # ---- 4. two misconceptions ----
 
 
-def which_noise(t=20):
+def which_noise(n, t=20):
     print("4a. the network predicts the TOTAL noise in x_t, not that of the last step (E4, E8)")
-    x0, total, last = RNG.standard_normal((3, 100000, 1))
+    x0, total, last = RNG.standard_normal((3, n, 1))
     x_prev = q_sample(SCHEDULE, x0, t - 1, total)
     xt = q_step(SCHEDULE, x_prev, t, last)
     eps = eps_from_x0(SCHEDULE, x0, xt, t)
@@ -222,7 +223,7 @@ def the_score(out, t=14):
 # ---- 6. estimators: the same mean, another variance ----
 
 
-def four_forms(n=20000):
+def four_forms(n):
     print("6a. the bound in four forms, from the same paths, for a good and for a bad model (E14-E17)")
     diffusion = forms.gaussian_diffusion(SCHEDULE)
     path = forms.q_path(diffusion, np.repeat(X0, n, axis=0), normal((n, 1)))
@@ -247,11 +248,11 @@ def four_forms(n=20000):
     return variances
 
 
-def three_samplers(steps):
+def three_samplers(steps, repeats):
     print("6b. the sum over t from 8 timesteps: uniform, stratified, importance-sampled (E36)")
     mean = np.concatenate([[0, 0], steps])  # by t = 0..T; t = 1 is L_0, a term of its own
     probabilities = loss.importance_probabilities(mean**2, uniform=0.05)
-    n, repeats = 8, 4000
+    n = 8
     alike = np.append(0.0, np.full(T, 1 / T))
     samplers = {
         "uniform": lambda: loss.uniform_timesteps(T, n, RNG),
@@ -269,7 +270,7 @@ def three_samplers(steps):
         known = f", predicted {predicted[name]:.5f}" if name in predicted else ""
         print(f"  {name:12} {sums.mean():.4f}, variance {sums.var():.5f}{known}; the sum is {mean.sum():.4f}")
         assert abs(sums.mean() - mean.sum()) < 5 * sums.std() / repeats**0.5
-        assert name not in predicted or abs(sums.var() / predicted[name] - 1) < 0.15
+        assert name not in predicted or abs(sums.var() / predicted[name] - 1) < 10 / repeats**0.5
     assert measured["uniform"] > max(measured["stratified"], measured["importance"])
     return measured
 
@@ -277,16 +278,18 @@ def three_samplers(steps):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", default="out/walkthrough", help="folder for the figures")
-    out = Path(parser.parse_args().out)
+    parser.add_argument("--size", default=1.0, type=float, help="share of the random draws, at least 0.05 (default 1)")
+    arguments = parser.parse_args()
+    out, draws = Path(arguments.out), round(20_000 * max(arguments.size, 0.05))
     out.mkdir(parents=True, exist_ok=True)
-    prior, steps, last = three_terms(likelihood())
+    prior, steps, last = three_terms(likelihood(), draws)
     lengths = by_length([10, 20, 40, 80])
     draw_bound(out / "1_bound.png", X0[0, 0], prior, steps, last, lengths, -DATA.log_prob(X0)[0])
     one_term(steps)
-    which_noise()
+    which_noise(5 * draws)
     which_variance(out, last)
     the_score(out)
-    draw_estimators(out / "4_estimators.png", four_forms(), three_samplers(steps))
+    draw_estimators(out / "4_estimators.png", four_forms(draws), three_samplers(steps, draws // 5))
     print(*sorted(out.glob("*.png")), sep="\n")
 
 

@@ -1,0 +1,70 @@
+"""The demos about theory run as their first lines say, each as a program of its own."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def documented(demo):
+    """The commands that a demo's docstring gives for itself, in order."""
+    lines = ast.get_docstring(ast.parse((ROOT / "demo" / demo).read_text("utf-8"))).splitlines()
+    return [line.strip() for line in lines if line.strip().startswith(f"python demo/{demo}")]
+
+
+def run(command, out=None):
+    """The output of a documented command, with its folder replaced by `out`."""
+    words = command.split()
+    if out is not None:
+        words[words.index("--out") + 1] = str(out)
+    result = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def small(demo):
+    """The documented command with a size."""
+    (command,) = [command for command in documented(demo) if "--size" in command]
+    return command
+
+
+def test_the_walkthrough_holds_all_its_assertions_and_draws_its_figures(tmp_path):
+    printed = run(small("walkthrough.py"), tmp_path / "figures")
+    assert [path.name for path in sorted((tmp_path / "figures").iterdir())] == [
+        "1_bound.png",
+        "2_variance_at_1.png",
+        "3_score.png",
+        "4_estimators.png",
+    ]
+    assert "the bound -0.239111, 0.122956 above -log p(x_0)" in printed  # by quadrature: the same at every size
+
+
+def test_a_schedule_is_learned_whose_estimate_varies_less(tmp_path):
+    printed = run(small("learned_schedule.py"), tmp_path)
+    table = {words[0]: float(words[2]) for words in map(str.split, printed.splitlines()) if len(words) == 3}
+    assert table["learned"] < table["linear"] / 3 < table["cosine"] / 3
+    assert (tmp_path / "learned_schedule.png").exists()
+    slopes = [line.partition(": ")[2] for line in printed.splitlines() if "differentiat" in line]
+    assert len(slopes) == 2 and slopes[0] == slopes[1]
+
+
+@pytest.mark.skipif(
+    not (importlib.util.find_spec("diffusers") and importlib.util.find_spec("torch")),
+    reason="demo/check_diffusers.py is about diffusers, which is not installed: pip install diffusers torch",
+)
+def test_the_schedulers_of_diffusers_are_checked():
+    printed = run([command for command in documented("check_diffusers.py") if "--size" in command][0])
+    assert "identities hold" in printed
+
+
+def test_without_diffusers_that_demo_says_what_to_install():
+    if importlib.util.find_spec("diffusers"):
+        pytest.skip("diffusers is installed")
+    command = documented("check_diffusers.py")[0].split()
+    result = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1 and "pip install diffusers torch hypothesis" in result.stderr
