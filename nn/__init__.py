@@ -1,7 +1,8 @@
 """A tensor that differentiates itself, and the layers of a small network. Knows nothing of diffusion.
 
-Read tensors.py first (the Tensor and its operators), then tape.py (the walk back), ops.py, norm.py, conv.py and
-resampling.py (one function per op), layers.py, optim.py. Folders below: cpu (many cores) and gpu (kernels, products).
+Read bare.py first: the idea, whole, on one page. Then tape.py (the walk back), tensors.py (the Tensor and its
+operators), ops.py, norm.py, conv.py and resampling.py (one function per op), layers.py, optim.py. Folders below: cpu
+(many cores) and gpu (kernels, products).
 
 Every public name of these modules is a name of `nn`: the lists `__all__` of the modules say which.
 """

@@ -9,7 +9,8 @@ import numpy as np
 
 from nn.backend import array_module
 
-__all__ = ["NUMBERS", "PLAIN", "DtypesDiffer", "is_array", "described", "held", "check_devices", "ArrayProtocols"]
+__all__ = ["NUMBERS", "PLAIN", "DtypesDiffer", "is_array", "described", "held", "check_devices", "fixed", "scattered"]
+__all__ += ["ArrayProtocols"]
 
 NUMBERS = (int, float, np.integer, np.floating, np.bool_)  # what takes the dtype of the Tensor that it meets
 PLAIN = {np.ndarray, np.float16, np.float32, np.float64}  # types that a Tensor holds as they are; others are looked at
@@ -47,6 +48,28 @@ def check_devices(op, *tensors):
         raise TypeError(f"{op}: devices differ: {given}; move all to one with nn.to_device")
 
 
+def fixed(index):
+    """`index` with copies of its arrays and lists, into which the caller may write without changing it."""
+    if isinstance(index, tuple):
+        return tuple(map(fixed, index))
+    return index.copy() if hasattr(index, "copy") else index
+
+
+def scattered(values, index, shape, xp):
+    """An array of `shape`, zero but for `values` added at `index`: the transpose of `array[index]`."""
+    full = xp.zeros(shape, values.dtype)
+    parts = index if isinstance(index, tuple) else (index,)
+    if all(part is None or part is Ellipsis or isinstance(part, (int, np.integer, slice)) for part in parts):
+        full[index] = values  # no entry is picked twice
+    elif xp is np:
+        np.add.at(full, index, values)
+    else:
+        import cupyx
+
+        cupyx.scatter_add(full, index, values)
+    return full
+
+
 class ArrayProtocols:
     """What a Tensor is besides differentiable; Tensor adds `data`, an array, `requires_grad` and all arithmetic."""
 
@@ -54,6 +77,19 @@ class ArrayProtocols:
     __array_ufunc__ = None  # `ndarray * Tensor` then asks Tensor, and NumPy does not try elementwise
     __array_priority__ = 1000  # the same for CuPy
     __hash__ = object.__hash__  # by identity, though == compares entries: a Tensor can be the key of a dict
+
+    shape = property(lambda self: self.data.shape)
+    ndim = property(lambda self: self.data.ndim)
+    size = property(lambda self: self.data.size)
+    dtype = property(lambda self: self.data.dtype)
+    xp = property(lambda self: array_module(self.data), doc="numpy or cupy: the module of `data`.")
+
+    def __repr__(self):
+        return f"Tensor({self.data}, requires_grad={self.requires_grad})"
+
+    def item(self):
+        """The value of a one-element Tensor, as a Python float."""
+        return self.data.item()
 
     def operand(self, op, other):
         """`other`, a number, array or Tensor, as a Tensor that can meet this one in `op`, a name; TypeError if it cannot."""

@@ -1,4 +1,4 @@
-"""NumPy or CuPy behind one name, `xp`: which module an array belongs to, and how to move it. Next: tensors.py."""
+"""NumPy or CuPy behind one name, `xp`: which module an array belongs to, and how to move it. Next: scope.py."""
 
 import ctypes
 import functools
@@ -6,30 +6,36 @@ import sys
 
 import numpy as np
 
-__all__ = ["array_module", "choose_device", "to_device", "to_numpy", "keep_freed_memory"]
+__all__ = ["array_module", "choose_device", "why_no_gpu", "to_device", "to_numpy", "keep_freed_memory"]
 
 
 def array_module(array):
     """The module that made `array`: `cupy` for a CuPy array, else `numpy`."""
-    cupy = sys.modules.get("cupy")  # an array of CuPy's exists only where CuPy has been imported
-    return np if cupy is None or not isinstance(array, cupy.ndarray) else cupy
+    cupy = sys.modules.get("cupy")  # an array of CuPy's exists only where CuPy has been imported, and not in part
+    return cupy if isinstance(array, getattr(cupy, "ndarray", ())) else np
 
 
 def choose_device(device="cpu"):
     """The array module of `device`: "cpu" (NumPy), "cuda" (CuPy), or "auto" (CuPy if it works here, else NumPy).
 
-    Raises ValueError for another name, and RuntimeError, saying what to do, where "cuda" was asked for and cannot run.
+    `why_no_gpu` says why "auto" took NumPy. Raises ValueError for another name, and RuntimeError, saying what to do, where "cuda" was asked for and cannot run.
     """
     if device not in ("cpu", "cuda", "auto"):
         raise ValueError(f"device must be 'cpu', 'cuda' or 'auto', got {device!r}")
     if device == "cpu":
         return np
-    try:
-        return _working_cupy()
-    except RuntimeError:
-        if device == "cuda":
-            raise
+    if device == "auto" and why_no_gpu():
         return np
+    return _working_cupy()
+
+
+def why_no_gpu():
+    """Why no GPU can be used here, and what to do about it; "" where one can."""
+    try:
+        _working_cupy()
+    except RuntimeError as error:
+        return str(error)
+    return ""
 
 
 def _working_cupy():
@@ -38,19 +44,25 @@ def _working_cupy():
         import cupy
     except ImportError as error:
         raise RuntimeError(
-            f"device 'cuda' needs CuPy, which cannot be imported ({error}); "
-            "pip install 'tinyddpm[cuda12]' or 'tinyddpm[cuda13]', or use --device cpu"
+            f"a GPU needs CuPy, which cannot be imported ({error}); "
+            "pip install 'tinyddpm[cuda12]' or 'tinyddpm[cuda13]', or use device 'cpu'"
         ) from error
+    except Exception as error:  # half an installation, or one of another version of Python or NumPy
+        raise RuntimeError(
+            f"importing CuPy fails ({type(error).__name__}: {error}); install it again, or use device 'cpu'"
+        ) from error
+    if not hasattr(cupy, "ndarray"):  # an empty folder of this name can be imported too
+        raise RuntimeError(f"`import cupy` finds {cupy!r}, which is not CuPy; rename it, or use device 'cpu'")
     try:
         ones = cupy.ones((4, 4), dtype="float32")
         total = float((ones @ ones).sum())
     except Exception as error:  # CuPy raises a different class for each missing piece: driver, runtime, cuBLAS
         raise RuntimeError(
-            f"CuPy {cupy.__version__} is installed but no GPU works: {_what_is_wrong(cupy)} "
-            f"({type(error).__name__}: {error}); or use --device cpu"
+            f"CuPy {getattr(cupy, '__version__', 'of no version')} is installed but no GPU works: {_what_is_wrong(cupy)} "
+            f"({type(error).__name__}: {error}); or use device 'cpu'"
         ) from error
     if total != 64.0:
-        raise RuntimeError(f"the GPU multiplied two 4x4 matrices of ones to a sum of {total}, not 64; use --device cpu")
+        raise RuntimeError(f"the GPU multiplied two 4x4 matrices of ones to a sum of {total}, not 64; use device 'cpu'")
     return cupy
 
 
@@ -86,8 +98,9 @@ def keep_freed_memory():
     tenth to a fifth of a training step.
     """
     if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-        if mallopt is not None:
-            m_trim_threshold, m_mmap_threshold = -1, -3
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda parameter, value: 0)  # musl has none; 0 is "refused"
+        m_trim_threshold, m_mmap_threshold = -1, -3
+        # Before version 2.35, glibc takes 32 MiB at most. Where it takes nothing, the second call would do harm: it ends
+        # the adaptation of the first threshold to the program.
+        if mallopt(m_mmap_threshold, 1 << 30) or mallopt(m_mmap_threshold, 32 << 20):
             mallopt(m_trim_threshold, 1 << 30)
-            mallopt(m_mmap_threshold, 1 << 30)

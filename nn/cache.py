@@ -1,4 +1,7 @@
-"""A cache for values computed from the weights, such as transformed filters. It is valid while no weight changes."""
+"""A cache for values computed from the weights, such as transformed filters. It is valid while no weight changes.
+
+Next: checking.py.
+"""
 
 from nn.scope import Scope
 from nn.tape import clock

@@ -1,4 +1,4 @@
-"""Is this vjp right? The gradient an op claims against central differences, in float64, with a random cotangent."""
+"""Is this vjp right? The gradient an op claims against central differences, with a random cotangent. Next: profiling.py."""
 
 import numpy as np
 

@@ -1,7 +1,7 @@
 """Every differentiable op that is not an operator of Tensor, a convolution or a norm: forward and vjp in one function.
 
 To add an op is to write one such function: compute the result, and give `node` the closure that turns the gradient of
-the result `g` into one gradient per parent. `x.xp` is numpy or cupy. Next: conv.py.
+the result `g` into one gradient per parent. `x.xp` is numpy or cupy. Next: norm.py.
 """
 
 import numpy as np

@@ -1,11 +1,11 @@
-"""A value that holds inside a `with` block: whether ops are recorded, which precision is asked for. Next: arrays.py.
+"""A value that holds inside a `with` block: whether ops are recorded, which precision is asked for.
 
 A plain context variable leaks where the block stands in a generator: between two of its values the caller runs *inside*
 the block. So a block entered in a generator, or in anything that a generator called, holds only while that generator
 runs. A generator under `@contextmanager` is the exception, since it exists to lend its block to others. (A generator
 that lends its block in another way, such as a fixture of pytest, lends nothing.)
 
-A new thread starts with the default. An asyncio task starts with the blocks that its maker is in, until those end.
+A new thread starts with the default. An asyncio task starts with the blocks that its maker is in, until those end. Next: arrays.py.
 """
 
 import contextlib

@@ -11,7 +11,7 @@ from nn.arrays import described, is_array
 from nn.backend import array_module
 from nn.scope import Scope
 
-__all__ = ["Node", "no_grad", "grad_enabled", "gradients", "walk", "op_hooks", "clock"]
+__all__ = ["Node", "no_grad", "grad_enabled", "gradients", "walk", "op_hooks"]
 
 _grad_enabled = Scope("grad_enabled", True)
 grad_enabled = _grad_enabled.get  # grad_enabled(): whether ops are being recorded (see `no_grad`)

@@ -1,15 +1,15 @@
-"""The Tensor: an array that remembers how it was computed, and its operators. Next: ops.py.
+"""The Tensor: an array that remembers how it was computed, and its operators.
 
 An op is one function: it computes its result and hands `node` a closure, the *vjp* (vector-Jacobian product), which
 turns the gradient of the result into the gradients of the inputs. What the closure names is what is kept in memory
-until `backward`, so it names as little as it can, and never the result's node (that would be a reference cycle).
+until `backward`, so it names as little as it can, and never the result's node (that would be a reference cycle). Next: ops.py.
 """
 
 import operator
 
 import numpy as np
 
-from nn.arrays import NUMBERS, PLAIN, ArrayProtocols, DtypesDiffer, check_devices, held
+from nn.arrays import NUMBERS, PLAIN, ArrayProtocols, DtypesDiffer, check_devices, fixed, held, scattered
 from nn.backend import array_module
 from nn.gpu.precision import matrix_product
 from nn.tape import Node, grad_enabled, op_hooks, walk
@@ -80,15 +80,6 @@ class Tensor(ArrayProtocols):
         self.requires_grad, self.node, self.grad = requires_grad, node, None
         self.changed = 0  # when `nn` last wrote into `data`, by the tape's clock
 
-    shape = property(lambda self: self.data.shape)
-    ndim = property(lambda self: self.data.ndim)
-    size = property(lambda self: self.data.size)
-    dtype = property(lambda self: self.data.dtype)
-    xp = property(lambda self: array_module(self.data), doc="numpy or cupy: the module of `data`.")
-
-    def __repr__(self):
-        return f"Tensor({self.data}, requires_grad={self.requires_grad})"
-
     def __reduce__(self):
         """Pickled and copied as a leaf: the data, without the gradient. TypeError for what an op computed."""
         if self.node is not None:
@@ -96,10 +87,6 @@ class Tensor(ArrayProtocols):
                 "a Tensor that an op computed is not copied or pickled, as its graph would be lost; detach it"
             )
         return Tensor, (self.data, self.requires_grad)
-
-    def item(self):
-        """The value of a one-element Tensor, as a Python float."""
-        return self.data.item()
 
     def detach(self):
         """The same data, cut off from the graph."""
@@ -271,6 +258,13 @@ class Tensor(ArrayProtocols):
         return node("astype", self.data.astype(dtype), (self,), lambda g: (g.astype(before),))
 
 
+def taken(name, x, index):
+    """x[index], as the op `name`."""
+    xp, shape, data = x.xp, x.shape, x.xp.asarray(x.data[index])
+    index = fixed(index) if x.requires_grad and grad_enabled() else None
+    return node(name, data, (x,), lambda g: (scattered(g, index, shape, xp),))
+
+
 def _kept_for_each_other(x, other):
     """The data of x and of other that a product's vjp needs, each for the gradient of the other one; else None."""
     return x.data if other.requires_grad else None, other.data if x.requires_grad else None
@@ -286,38 +280,3 @@ def _extremum(name, x, axis, keepdims):
         return (chosen * (g.reshape(y.shape) / chosen.sum(axis=axis, keepdims=True).astype(g.dtype)),)
 
     return node(name, y if keepdims else y.squeeze(axis), (x,), vjp)
-
-
-def taken(name, x, index):
-    """x[index], as the op `name`."""
-    xp, shape = x.xp, x.shape
-    once = _picks_each_once(index)
-    data = xp.asarray(x.data[index])
-    if not once and x.requires_grad and grad_enabled():
-        index = _copied(index)  # the caller may write into its arrays before `backward`
-
-    def vjp(g):
-        full = xp.zeros(shape, g.dtype)
-        if once:
-            full[index] = g
-        elif xp is np:
-            np.add.at(full, index, g)
-        else:
-            import cupyx
-
-            cupyx.scatter_add(full, index, g)
-        return (full,)
-
-    return node(name, data, (x,), vjp)
-
-
-def _picks_each_once(index):
-    """Whether `index` is made of integers, slices, None and ... only, so that no entry can be picked twice."""
-    parts = index if isinstance(index, tuple) else (index,)
-    return all(part is None or part is Ellipsis or isinstance(part, (int, np.integer, slice)) for part in parts)
-
-
-def _copied(index):
-    if isinstance(index, tuple):
-        return tuple(map(_copied, index))
-    return index.copy() if hasattr(index, "copy") else index
