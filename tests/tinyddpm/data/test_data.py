@@ -177,6 +177,7 @@ def test_images_that_are_none_are_refused_with_the_reason(images, said):
         ([True, False, True, False, True], "got bool"),
         (list("01234"), "got <U1"),
         ([0, 1, -1, 3, 4], r"must be in 0..65535, got -1..4"),
+        ([0, 1, 2, 3, 65536], "must be in 0..65535, got 0..65536"),
         ([0, 1, 2, 3, 1 << 40], "got 0..1099511627776"),
         (np.array([0, 1, 2, 3, 2**64 - 1], np.uint64), "got 0..18446744073709551615"),
     ],
@@ -188,6 +189,7 @@ def test_labels_that_are_none_are_refused_with_the_reason(labels, said):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32, np.uint64, ">i4"])
 def test_labels_of_any_integer_type_become_int64(dtype):
+    assert Dataset(levels(2, 4, 6), [0, 65535]).labels.tolist() == [0, 65535]
     labels = Dataset(levels(5, 4, 6), np.array([0, 1, 2, 3, 99], dtype)).labels
     assert labels.dtype == np.int64 and labels.tolist() == [0, 1, 2, 3, 99]
 
@@ -243,6 +245,11 @@ def test_of_few_images_none_is_held_out_and_that_is_said(n, capsys):
     split = Data("mine", Dataset(levels(n, 4, 6)))
     assert len(split.train) == len(split.test) == n
     assert f"mine: {n} images are too few" in capsys.readouterr().err
+
+
+def test_of_twenty_images_two_are_held_out():
+    split = Data("mine", Dataset(levels(20, 4, 6)))
+    assert (len(split.train), len(split.test)) == (18, 2)
 
 
 def test_images_that_are_all_alike_can_be_split():
