@@ -92,7 +92,7 @@ class ArrayProtocols:
         return self.data.item()
 
     def operand(self, op, other):
-        """`other`, a number, array or Tensor, as a Tensor that can meet this one in `op`, a name; TypeError if it cannot."""
+        """`other`, a number, array or Tensor, as a Tensor that can meet this one in the op of that name, or TypeError."""
         if not isinstance(other, ArrayProtocols):
             if isinstance(other, NUMBERS):
                 return type(self)(self.data.dtype.type(other))  # on the host: a GPU takes it along with the launch

@@ -13,7 +13,7 @@ _changes = 0  # when weights were last written into, by the clock of the tape
 
 
 def constant_weights():
-    """A `with` block in which no weight changes: `remembered` computes each value once. Blocks inside share its cache."""
+    """A `with` block in which no weight changes: `remembered` computes each value once, for blocks inside too."""
     return _cache.set(_cache.get() or _Cache())
 
 

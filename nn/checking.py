@@ -1,4 +1,7 @@
-"""Is this vjp right? The gradient an op claims against central differences, with a random cotangent. Next: profiling.py."""
+"""Is this vjp right? The gradient an op claims against central differences, with a random cotangent.
+
+Next: profiling.py.
+"""
 
 import numpy as np
 
@@ -62,8 +65,8 @@ def _directions(shape, rng):
 def _rounding(terms, step):
     """What rounding alone can do to a central difference of a sum of `terms`.
 
-    A term that is computed in k operations is off by some k eps of its size, upwards or downwards, so the sum is off by
-    some k eps of the terms' Euclidean norm. 64 is room for dozens of operations. Dividing by `step` divides the error too.
+    A term that is computed in k operations is off by some k eps of its size, upwards or downwards. So the sum is off by
+    some k eps of the terms' Euclidean norm, and the difference by that over `step`. 64 is room for dozens of operations.
     """
     return 64 * np.finfo(np.float64).eps * max(float((terms * terms).sum()) ** 0.5, 1) / step
 

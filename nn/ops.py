@@ -6,6 +6,7 @@ the result `g` into one gradient per parent. `x.xp` is numpy or cupy. Next: norm
 
 import numpy as np
 
+from nn.gpu.precision import matrix_product
 from nn.options import real
 from nn.random import next_uniform
 from nn.tensors import Tensor, is_recorded, node, taken
@@ -75,6 +76,7 @@ def where(condition, x, y):
 
 def concatenate(tensors, axis=-1):
     """Tensors joined along `axis`; ValueError where their other axes differ."""
+    tensors = tuple(tensors)
     if not (tensors and isinstance(tensors[0], Tensor)):
         raise TypeError("concatenate needs a list of Tensors, with at least one in it")
     first = tensors[0]
@@ -131,7 +133,7 @@ def embedding(table, index):
     def vjp(g):
         # `table[index]` would add up the rows' gradients on a GPU in an order that changes; a product has one.
         chosen = (xp.arange(count)[:, None] == rows).astype(g.dtype)
-        return (chosen @ g.reshape(rows.size, width),)
+        return (matrix_product(chosen, g.reshape(rows.size, width), "fp32"),)
 
     return node("embedding", table.data[rows].reshape(*index.shape, width), (table,), vjp)
 
@@ -167,7 +169,7 @@ def attention(query, key, value):
 
 
 def mse(prediction, target):
-    """Mean of (prediction - target)^2 over all entries, a scalar. ValueError where shapes differ or nothing is in them."""
+    """Mean of (prediction - target)^2 over all entries, a scalar. ValueError where shapes differ or are empty."""
     target = prediction.operand("mse", target)
     if prediction.shape != target.shape:
         raise ValueError(f"mse needs equal shapes, got {prediction.shape} and {target.shape}")

@@ -5,7 +5,8 @@ the block. So a block entered in a generator, or in anything that a generator ca
 runs. A generator under `@contextmanager` is the exception, since it exists to lend its block to others. (A generator
 that lends its block in another way, such as a fixture of pytest, lends nothing.)
 
-A new thread starts with the default. An asyncio task starts with the blocks that its maker is in, until those end. Next: arrays.py.
+A new thread starts with the default. An asyncio task starts with the blocks that its maker is in, until those end.
+Next: arrays.py.
 """
 
 import contextlib

@@ -2,7 +2,8 @@
 
 An op is one function: it computes its result and hands `node` a closure, the *vjp* (vector-Jacobian product), which
 turns the gradient of the result into the gradients of the inputs. What the closure names is what is kept in memory
-until `backward`, so it names as little as it can, and never the result's node (that would be a reference cycle). Next: ops.py.
+until `backward`, so it names as little as it can, and never the result's node (that would be a reference cycle).
+Next: ops.py.
 """
 
 import operator
@@ -65,9 +66,10 @@ def tensor(values, requires_grad=False, dtype=None):
 class Tensor(ArrayProtocols):
     """A floating-point array, NumPy's or CuPy's, that remembers how it was computed.
 
-    data: the array itself, not a copy. Ops keep it for `backward`: to write into it between the two makes gradients
-    wrong. (What `nn` itself writes, an optimiser's step or a load, is noticed: `backward` then raises RuntimeError.
-    Who writes into `x.data` otherwise calls `nn.forget_weights([x])`.)
+    data: the array itself, not a copy (`nn.tensor` copies). Ops keep it until `backward`, as they keep arrays that stand
+    in expressions beside Tensors; to write into such an array before `backward` makes gradients wrong. Only what `nn`
+    writes is noticed: after an optimiser's step, `backward` through an older graph raises RuntimeError. Whoever writes
+    into `x.data` by hand says so by `nn.forget_weights([x])`.
     requires_grad: whether gradients flow to it. grad: after `backward`, an array like `data` (leaves only), added to by
     each further backward until it is set to None.
     Python and NumPy numbers in expressions take the Tensor's dtype; arrays must have it already (TypeError otherwise).

@@ -18,8 +18,8 @@ every_op = pytest.mark.parametrize("op", OPS.values(), ids=OPS.keys())
 
 def drawn_inputs(data, op, dtype=np.float64):
     arrays, keywords = data.draw(op.inputs)
-    move = lambda a: there(a) if isinstance(a, np.ndarray) else a  # noqa: E731
-    return [move(a.astype(dtype)) for a in arrays], {name: move(value) for name, value in keywords.items()}
+    keywords = {name: there(value) if isinstance(value, np.ndarray) else value for name, value in keywords.items()}
+    return [there(np.asarray(a, dtype)) for a in arrays], keywords
 
 
 def test_every_op_has_a_line_in_the_table():
