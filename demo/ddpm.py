@@ -1,102 +1,86 @@
-"""All of DDPM in one file: schedule, network, loss, training loop, sampler. Copy it and change it.
+"""DDPM on MNIST in one file, around the project's formulas and its network: the training loop and the sampler.
 
     python demo/ddpm.py --minutes 3
 
-Ho, Jain & Abbeel 2020, "Denoising diffusion probabilistic models". The E-numbers are the project's equation numbers.
+Algorithms 1 and 2 are those of Ho, Jain & Abbeel 2020, "Denoising diffusion probabilistic models"; the network predicts
+v (Salimans & Ho 2022, "Progressive distillation") under the cosine schedule (Nichol & Dhariwal 2021, "Improved DDPM").
+Copy the file and change it. docs/algorithm.md has every formula in the order of the paper, the bound too.
 """
 
 import argparse
 import time
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 import nn
-from tinyddpm import NoiseSchedule, load_data, q_sample
+from tinyddpm import NoiseSchedule, convert, load_data, q_sample, sample, x0_from
 from tinyddpm.data.images import from_model, to_model
 from tinyddpm.program.unet import UNet, UNetConfig
 
-T, BATCH = 1000, 64
-rng = np.random.default_rng(0)
-
-# The schedule: how much of the signal, alpha_bar[t], and of the noise, 1 - alpha_bar[t], there is at step t = 0..T.
-schedule = NoiseSchedule.cosine(T)
-
-# The network: looks at x_t and t, and predicts v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0. (E24)
-network = UNet(UNetConfig(width=16, multipliers=(1, 2, 2), T=T))
-parameters = network.parameters()
-optimiser = nn.Adam(parameters, nn.rates.warmup(2e-3, steps=100))
-average = nn.EMA(parameters, decay=0.999)
-cores = nn.Parallel(shard=8)  # a batch in shards of 8 images, one process a core
-
-
-def signal_and_noise(t):
-    """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), as numbers or shaped to multiply images."""
-    shape = (-1, 1, 1, 1) if np.ndim(t) else ()
-    signal = np.sqrt(schedule.alpha_bar[t]).astype(np.float32).reshape(shape)
-    return signal, np.sqrt(schedule.one_minus_alpha_bar[t]).astype(np.float32).reshape(shape)
-
 
 def loss(network, xt, t, v):
-    """The mean of ||v - v_hat||^2, of the rows that one process is sent."""
-    return nn.mse(network(xt, t), nn.Tensor(v))
+    """The mean of ||v - v_hat||^2 over some images: a worker process takes these, another those."""
+    return nn.mse(network(xt, t), v)
 
 
-def training_step(x0):
-    """One step of gradient descent on ||v - v_hat||^2, at a random timestep for each image."""
-    t = rng.integers(1, T + 1, size=len(x0))
-    eps = rng.standard_normal(x0.shape, dtype=np.float32)
-    xt = q_sample(schedule, x0, t, eps)  # E2
-    signal, noise = signal_and_noise(t)
-    v = signal * eps - noise * x0  # E24
-    value, gradient = cores.loss_and_gradient(loss, network, xt, t, v)
-    nn.clip_by_global_norm(gradient, 1.0)
-    optimiser.step(gradient)
-    average.update()
-    return float(value)
+def train(network, average, schedule, images, cores, rng, batch=64):
+    """Algorithm 1, for as long as the caller goes on asking for the next loss."""
+    optimiser = nn.Adam(network.parameters(), nn.rates.warmup(2e-3, steps=100))
+    while True:
+        x0 = images[rng.integers(len(images), size=batch)]
+        t = rng.integers(1, schedule.T + 1, size=batch)
+        eps = rng.standard_normal(x0.shape, dtype=np.float32)
+        xt = q_sample(schedule, x0, t, eps)  # E2
+        v = convert(schedule, eps, xt, t, "eps", "v")  # E24
+        value, gradient = cores.loss_and_gradient(loss, network, xt, t, v)
+        nn.clip_by_global_norm(gradient, 1.0)
+        optimiser.step(gradient)
+        average.update()
+        yield float(value)
 
 
-def predict_v(network, xt, t):
-    """The network's output, of the rows that one process is sent."""
-    return network(xt, t)
+def generate(network, schedule, shape, cores, rng, steps=100):
+    """Algorithm 2 over `steps` of the T timesteps, in the form that clips x_0. (E29, E32)"""
+
+    def denoise(xt, t):
+        v = cores.map(lambda network, xt, t: network(xt, t), network, xt, np.full(len(xt), t))
+        return x0_from(schedule, "v", v, xt, t)  # E24
+
+    def noise(t):
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    return sample(denoise, schedule.respace(steps), noise(schedule.T), noise, clip=(-1, 1))
 
 
-def predict_x0(xt, t):
-    """The network's guess of the image under the noise, kept in the range of images."""
-    v = cores.map(predict_v, network, xt, np.full(len(xt), t))
-    signal, noise = signal_and_noise(t)
-    return np.clip(signal * xt - noise * v, -1, 1)  # E24
+def main(arguments):
+    rng, schedule = np.random.default_rng(0), NoiseSchedule.cosine(1000)
+    images = to_model(load_data(arguments.data).train.images)  # (N, H, W, C) in [-1, 1]
+    network = UNet(UNetConfig(images.shape[-1], arguments.width, (1, 2, 2), T=schedule.T))
+    average = nn.EMA(network.parameters(), decay=0.999)
+    cores = nn.Parallel(shard=8)  # a batch in shards of 8 images, on all cores
 
+    start, losses = time.monotonic(), []
+    for value in train(network, average, schedule, images, cores, rng):
+        losses.append(value)
+        if len(losses) % 50 == 0:
+            print(f"step {len(losses)}, loss {np.mean(losses[-50:]):.4f}", flush=True)
+        if time.monotonic() - start >= 60 * arguments.minutes:
+            break
 
-def generate(n, steps=100):
-    """Ancestral sampling over `steps` of the T timesteps: the posterior q(x_s | x_t, x_0) at the guessed x_0. (E10, E29)"""
-    x = rng.standard_normal((n, 28, 28, 1), dtype=np.float32)
-    timesteps = np.linspace(T, 0, steps + 1).round().astype(int)
-    for t, s in zip(timesteps[:-1], timesteps[1:], strict=True):
-        x0 = predict_x0(x, t)
-        alpha = schedule.alpha_bar[t] / schedule.alpha_bar[s]  # of the step from s to t
-        noise_s, noise_t = schedule.one_minus_alpha_bar[[s, t]]
-        mean = np.float32(np.sqrt(alpha) * noise_s / noise_t) * x
-        mean += np.float32(np.sqrt(schedule.alpha_bar[s]) * (1 - alpha) / noise_t) * x0
-        sigma = np.float32(np.sqrt((1 - alpha) * noise_s / noise_t))  # 0 at the last step, where s = 0
-        x = mean + sigma * rng.standard_normal(x.shape, dtype=np.float32)
-    return x
+    average.swap()  # sample with the averaged weights
+    drawn = from_model(generate(network, schedule, (arguments.n, *images.shape[1:]), cores, rng, arguments.steps))
+    Image.fromarray(np.concatenate(list(drawn), axis=1)).save(arguments.out)
+    print(f"{arguments.n} images in {arguments.out}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=3.0)
-    parser.add_argument("--out", default="ddpm.png")
-    arguments = parser.parse_args()
-
-    images = to_model(load_data("auto").train.images)
-    start, losses = time.monotonic(), []
-    while time.monotonic() - start < 60 * arguments.minutes:
-        losses.append(training_step(images[rng.integers(len(images), size=BATCH)]))
-        if len(losses) % 50 == 0:
-            print(f"step {len(losses)}, loss {np.mean(losses[-50:]):.4f}", flush=True)
-
-    average.swap()  # sample with the averaged weights
-    digits = from_model(generate(64)).reshape(8, 8, 28, 28).transpose(0, 2, 1, 3).reshape(8 * 28, 8 * 28)
-    Image.fromarray(digits).resize((3 * 8 * 28, 3 * 8 * 28)).save(arguments.out)
-    print(f"64 digits in {arguments.out}")
+    parser.add_argument("--minutes", type=float, default=3.0, help="how long to train (default 3)")
+    parser.add_argument("--data", default="auto", help="a name or a path, as `tinyddpm.load_data` takes it")
+    parser.add_argument("--width", type=int, default=16, help="channels of the network at full size (default 16)")
+    parser.add_argument("--steps", type=int, default=100, help="timesteps to visit when sampling (default 100)")
+    parser.add_argument("--n", type=int, default=16, help="images to draw, in a row (default 16)")
+    parser.add_argument("--out", type=Path, default=Path("ddpm.png"))
+    main(parser.parse_args())

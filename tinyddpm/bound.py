@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyddpm.coefficients import check_like, check_t, gather, spread
+from tinyddpm.coefficients import check_like, check_t, gather, is_integer, spread
 from tinyddpm.decoder import discretised_log_prob
 from tinyddpm.forward import posterior_coefficients, q_sample
 from tinyddpm.gaussian import Gaussian, sum_per_sample
@@ -121,5 +121,7 @@ def l_hybrid(schedule, target, prediction, x0, x0_hat, t, fraction, weight=0.001
 
 
 def bits_per_dim(nats, d):
-    """nats / (d ln 2), where d is the number of dimensions of one sample."""
-    return nats / (d * math.log(2))
+    """nats / (d ln 2), where d >= 1 is the number of dimensions of one sample. ValueError for another d."""
+    if not (is_integer(d) and d >= 1):
+        raise ValueError(f"d must be an integer of at least 1, got {d!r}")
+    return nats / (int(d) * math.log(2))  # Python's number keeps the dtype of nats

@@ -33,7 +33,7 @@ class Gaussian:
         if isinstance(self.variance, np.generic) and self.variance.dtype.kind in "fiu":
             number = float if isinstance(self.mean, float) else mean_dtype.type
             object.__setattr__(self, "variance", number(self.variance))
-        elif not isinstance(self.variance, (int, float)) and float_dtype("variance", self.variance) != mean_dtype:
+        elif type(self.variance) not in (int, float) and float_dtype("variance", self.variance) != mean_dtype:
             raise TypeError(f"variance must have the mean's dtype {mean_dtype}, got {self.variance.dtype}")
         if is_on_host(self.variance) and not np.all(self.variance >= 0):
             raise ValueError(f"variance must not be negative, got {np.min(self.variance)}")
@@ -46,6 +46,7 @@ class Gaussian:
     def log_prob(self, x):
         """log N(x; mean, variance), in nats: (N,). ValueError where the variance is 0: a point has no density. (E12)"""
         check_density(self)
+        check_meets("x", x, self.mean)
         square = (x - self.mean) ** 2
         log_scale = log(self.variance) + math.log(2 * math.pi)
         return sum_per_sample(-(square / self.variance + log_scale) / 2)  # E12
@@ -60,6 +61,7 @@ class Gaussian:
         """KL(self || other) in nats: (N,). ValueError where a variance is 0. (E11)"""
         check_density(self)
         check_density(other)
+        check_meets("the other mean", other.mean, self.mean)
         ratio = self.variance / other.variance
         square = (other.mean - self.mean) ** 2
         return sum_per_sample((ratio - 1 - log(ratio) + square / other.variance) / 2)  # E11
@@ -76,6 +78,12 @@ def is_on_host(variance):
 STANDARD_NORMAL = Gaussian(0.0, 1.0)
 
 
+def check_meets(name, x, mean):
+    """Raise as `check_like` if both have axes: one that is a number fits any shape."""
+    if getattr(x, "shape", ()) and getattr(mean, "shape", ()):
+        check_like(name, x, "the mean", mean)
+
+
 def check_density(p):
     """Raise ValueError if the Gaussian p has a variance of 0 somewhere, unless p is on a GPU."""
     if is_on_host(p.variance) and not np.all(p.variance > 0):
@@ -86,8 +94,12 @@ def gaussian_kl(mean1, covariance1, mean2, covariance2):
     """KL(N(mean1, covariance1) || N(mean2, covariance2)) in nats, for full covariances. (E11)
 
     means: (..., d), covariances: (..., d, d) symmetric positive definite; returns (...).
-    Raises numpy.linalg.LinAlgError for a covariance that is not positive definite.
+    Raises ValueError for a covariance that is not symmetric, numpy.linalg.LinAlgError for one that is not positive
+    definite.
     """
+    for covariance in (covariance1, covariance2):
+        if not np.allclose(covariance, covariance.swapaxes(-1, -2), rtol=1e-9, atol=0):
+            raise ValueError("a covariance must be symmetric")  # Cholesky reads one triangle only
     root1, root2 = np.linalg.cholesky(covariance1), np.linalg.cholesky(covariance2)
     whitened_root = np.linalg.solve(root2, root1)
     whitened_step = np.linalg.solve(root2, (mean2 - mean1)[..., None])[..., 0]

@@ -6,6 +6,8 @@ good at both ends. Everywhere x_t and the prediction are (N, ...) floating and a
 integers (N,). Next: reverse.py.
 """
 
+import math
+
 from tinyddpm.coefficients import check_like, check_t, gather, named, spread
 from tinyddpm.forward import posterior_coefficients, q_posterior
 
@@ -146,6 +148,8 @@ def guided(null, conditional, scale):
     conversions are linear, the result means the same x_0 whichever kind is combined.
     """
     check_like("conditional", conditional, "null", null)
+    if not math.isfinite(scale):
+        raise ValueError(f"the guidance scale must be finite, got {scale}")
     return float(1 - scale) * null + float(scale) * conditional  # E39
 
 

@@ -89,8 +89,8 @@ def gradient_estimation(gamma=2.0, mu=0.0):
     (Permenter & Yuan 2024)
     """
     gamma, mu, eps_before = float(gamma), float(mu), None
-    if not 0 <= mu < 1:
-        raise ValueError(f"mu must lie in [0, 1), got {mu}")
+    if not (0 <= mu < 1 and np.isfinite(gamma)):
+        raise ValueError(f"gamma must be finite and mu lie in [0, 1), got {gamma} and {mu}")
 
     def step(denoise, schedule, xt, t):
         nonlocal eps_before

@@ -197,6 +197,8 @@ class NoiseSchedule:
     def cosine(cls, T, s=0.008, max_beta=0.999):
         """alpha_bar_t ~ cos^2((t/T + s)/(1 + s) pi/2), beta at most max_beta. (Nichol & Dhariwal 2021)"""
         T = check_T(T)
+        if not s >= 0:
+            raise ValueError(f"s must not be negative, got {s}")
         angle = (np.arange(T + 1) / T + s) / (1 + s) * np.pi / 2
         before, after = angle[:-1], angle[1:]
         step = np.pi / 2 / (T * (1 + s))
@@ -221,6 +223,8 @@ def ramp(T, beta_start, beta_end, curve):
     u = np.array([0.5]) if T == 1 else np.linspace(0, 1, T)
     if beta_start is None:
         return stretched(curve(REFERENCE_START, REFERENCE_END, u))
+    if not (0 < beta_start < 1 and 0 < beta_end < 1):
+        raise ValueError(f"beta must lie within (0, 1), got {beta_start} to {beta_end}")
     return curve(beta_start, beta_end, u)
 
 

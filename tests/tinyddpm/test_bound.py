@@ -199,6 +199,19 @@ def test_bits_per_dim():
     assert_close(bits_per_dim(6 * math.log(2), 3), 2.0)
 
 
+@pytest.mark.parametrize("d", [255, np.uint8(255), np.int64(255), np.prod([15, 17])])
+def test_the_number_of_dimensions_may_be_of_any_type_and_changes_no_dtype(d):
+    found = bits_per_dim(np.float32([1.0]), d)
+    assert found.dtype == np.float32
+    assert_close(found, [1 / (255 * math.log(2))], rtol=1e-6)
+
+
+@pytest.mark.parametrize("d", [0, -1, 2.5, True, None])
+def test_there_is_at_least_one_dimension(d):
+    with pytest.raises(ValueError, match="d must be an integer of at least 1"):
+        bits_per_dim(1.0, d)
+
+
 def test_e19_a_data_point_at_0_has_a_kl():
     zero = np.zeros((2, 1))
     assert (step_kl(NoiseSchedule.linear(4), zero, zero, 2) == 0).all()

@@ -114,6 +114,12 @@ def test_e11_full_covariance_kl_of_a_single_pair():
 
 
 def test_e11_full_covariance_kl_refuses_what_is_no_covariance():
+    for covariances in (
+        (np.array([[1.0, 0.5], [0.0, 1.0]]), np.eye(2)),
+        (np.eye(2), np.array([[1.0, 0.5], [0.4, 1.0]])),
+    ):
+        with pytest.raises(ValueError, match="a covariance must be symmetric"):
+            gaussian_kl(np.zeros(2), covariances[0], np.zeros(2), covariances[1])
     with pytest.raises(np.linalg.LinAlgError):
         gaussian_kl(np.zeros(2), np.eye(2), np.zeros(2), -np.eye(2))
 
@@ -144,7 +150,7 @@ def test_a_variance_that_does_not_fit_or_is_negative_raises(variance):
         Gaussian(np.zeros((2, 3)), variance)
 
 
-@pytest.mark.parametrize("variance", [np.bool_(True), None, "1", [1.0], 1j, np.ones((2, 3), int)])
+@pytest.mark.parametrize("variance", [True, np.bool_(True), None, "1", [1.0], 1j, np.ones((2, 3), int)])
 def test_a_variance_that_is_no_number_raises(variance):
     with pytest.raises((TypeError, ValueError), match="variance"):
         Gaussian(np.zeros((2, 3)), variance)
@@ -183,6 +189,18 @@ def test_an_empty_batch_is_a_batch():
     for found in (p.log_prob(p.mean), p.entropy(), p.kl(STANDARD_NORMAL), p.cross_entropy(p)):
         assert found.shape == (0,)
     assert sum_per_sample(np.zeros((2, 0))).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "x", [np.zeros((1, 3)), np.zeros((2, 1)), np.zeros(3), np.zeros((2, 3), np.float32), np.zeros((2, 3), int)]
+)
+def test_what_meets_a_gaussian_is_like_its_mean_and_is_not_broadcast(x):
+    p = Gaussian(np.zeros((2, 3)), 1.0)
+    with pytest.raises((ValueError, TypeError), match="x must|floating"):
+        p.log_prob(x)
+    if x.dtype.kind == "f":
+        with pytest.raises((ValueError, TypeError), match="the other mean must"):
+            p.kl(Gaussian(x, 1.0))
 
 
 def test_a_variance_of_zero_is_a_point_and_one_may_be_per_dimension():

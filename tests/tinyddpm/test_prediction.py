@@ -161,6 +161,9 @@ def test_e39_a_scale_of_0_or_1_is_one_of_the_two_models_to_the_last_bit():
     assert guided(null, conditional, np.float64(1.5)).dtype == np.float32
     with pytest.raises(ValueError, match="conditional must have the shape of null"):
         guided(null, conditional[:1], 2)
+    for scale in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="the guidance scale must be finite"):
+            guided(null, conditional, scale)
 
 
 # ---- shapes, dtypes, errors ----

@@ -320,7 +320,7 @@ def test_numbers_of_numpy_do_not_change_the_dtype(gamma, mu):
     assert ddim_step(lambda xt, t: xt / 2, LINEAR, x_T, 3, np.float64(0.5)).sample(x_T).dtype == np.float32
 
 
-@pytest.mark.parametrize("mu", [-0.1, 1.0, math.nan])
-def test_mu_must_lie_in_0_1(mu):
-    with pytest.raises(ValueError, match=r"mu must lie in \[0, 1\)"):
-        gradient_estimation(mu=mu)
+@pytest.mark.parametrize("gamma, mu", [(2, -0.1), (2, 1.0), (2, math.nan), (math.nan, 0), (math.inf, 0)])
+def test_numbers_that_cannot_be_meant_are_refused(gamma, mu):
+    with pytest.raises(ValueError, match=r"gamma must be finite and mu lie in \[0, 1\)"):
+        gradient_estimation(gamma, mu)

@@ -277,8 +277,13 @@ def test_ends_that_are_given_are_taken_as_they_are():
     assert_close(NoiseSchedule.constant(4, 0.3).beta[1:], [0.3] * 4)
     with pytest.raises(ValueError, match="both"):
         NoiseSchedule.linear(5, beta_start=0.1)
-    with pytest.raises(ValueError, match="beta_5"):
-        NoiseSchedule.linear(5, 0.5, 1.0)
+    for ends in ((0.5, 1.0), (-0.1, 0.5), (np.nan, 0.5), (0.1, 0)):
+        for name in ("linear", "quadratic", "sigmoid"):
+            with pytest.raises(ValueError, match=r"beta must lie within \(0, 1\)"):
+                SCHEDULES[name](5, *ends)
+    for s in (-0.1, -1, -2, np.nan):
+        with pytest.raises(ValueError, match="s must not be negative"):
+            NoiseSchedule.cosine(5, s=s)
 
 
 def test_every_step_of_the_even_schedule_erases_the_same_share():
