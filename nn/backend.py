@@ -52,7 +52,8 @@ def _working_cupy():
             f"importing CuPy fails ({type(error).__name__}: {error}); install it again, or use device 'cpu'"
         ) from error
     if not hasattr(cupy, "ndarray"):  # an empty folder of this name can be imported too
-        raise RuntimeError(f"`import cupy` finds {cupy!r}, which is not CuPy; rename it, or use device 'cpu'")
+        found = getattr(cupy, "__file__", None) or list(getattr(cupy, "__path__", ()))
+        raise RuntimeError(f"`import cupy` finds {found}, which is not CuPy; rename it, or use device 'cpu'")
     try:
         ones = cupy.ones((4, 4), dtype="float32")
         total = float((ones @ ones).sum())

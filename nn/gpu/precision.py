@@ -26,16 +26,13 @@ def check_precision(name, xp):
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
     if name != "fp32" and xp is np:
         raise ValueError(
-            f"precision {name} needs a GPU; on the CPU there is only fp32: use --device cuda or --precision fp32"
+            f"precision {name} needs a GPU; on the CPU there is only fp32: use device 'cuda' or precision 'fp32'"
         )
     return name
 
 
 def precision(name):
-    """A `with` block in which products of two float32 matrices on a GPU are made in "fp32", "tf32" or "bf16".
-
-    "fp32" is what CuPy does by itself, which its environment variable CUPY_TF32 changes.
-    """
+    """A `with` block in which products of two float32 matrices on a GPU are made in "fp32", "tf32" or "bf16"."""
     if name not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
     return _precision.set(name)
@@ -46,17 +43,21 @@ def products_in(name, dtype):
     return _precision.get() == name and dtype == np.float32
 
 
-def matrix_product(a, b):
-    """a (I, J) @ b (J, K), in the precision asked for. A matrix of bfloat16, as kernels make it, is a uint16 one."""
-    on_the_cpu, lower = isinstance(a, np.ndarray), _precision.get() != "fp32"
-    if on_the_cpu or not lower or not {a.dtype.name, b.dtype.name} <= _CUDA_TYPE.keys():
+def matrix_product(a, b, name=None):
+    """a (I, J) @ b (J, K), in the precision `name` or, by default, the one asked for by `precision`.
+
+    A matrix of bfloat16, as kernels make it, is a uint16 one. CuPy's own `@` would do float32 in TF32 if the
+    environment variable CUPY_TF32 is set.
+    """
+    name = name or _precision.get()
+    if isinstance(a, np.ndarray) or not {a.dtype.name, b.dtype.name} <= _CUDA_TYPE.keys():
         return a @ b
-    if _precision.get() == "bf16":
+    if name == "bf16":
         a, b = (m if m.dtype == np.uint16 else kernels.to_bfloat16(m) for m in (a, b))
-    return _gemm(a, b)
+    return _gemm(a, b, _COMPUTE_32F_FAST_TF32 if name == "tf32" else _COMPUTE_32F)
 
 
-def _gemm(a, b):
+def _gemm(a, b, compute):
     """The product in float32 of two matrices of one type, by cuBLAS, which is told the precision of this one product.
 
     cuBLAS reads arrays column by column: to it, a row-major C = A B is C^T = B^T A^T, with B first.
@@ -88,7 +89,7 @@ def _gemm(a, b):
         product.data.ptr,
         0,
         columns,
-        _COMPUTE_32F_FAST_TF32 if kind == 0 else _COMPUTE_32F,
+        compute,
         _DEFAULT_ALGORITHM,
     )
     return product

@@ -105,21 +105,34 @@ def _argument(name, kind, value):
 
 @functools.cache
 def nvrtc():
-    """NVIDIA's run-time compiler, from its package on the package index or from the system; None where there is none."""
+    """NVIDIA's run-time compiler, from its package on the package index or from the system, and why there is none.
+
+    (library, "") or (None, reason). It opens a second library, with the headers, when it compiles: one that cannot find
+    its second half is no compiler.
+    """
     found = importlib.util.find_spec("nvidia")
     folders = [Path(p) for p in found.submodule_search_locations] if found else []
     bundled = [path for folder in folders for path in sorted(folder.glob("*/lib/libnvrtc.so.*"))]
+    reasons = []
     for name in [*map(str, bundled), "libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12", "nvrtc64_120_0.dll"]:
         try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    return None
+            for half in Path(name).parent.glob("libnvrtc-builtins.so*") if "/" in name else ():
+                ctypes.CDLL(str(half))  # what is loaded already needs no search
+            library = ctypes.CDLL(name)
+            _compiled_by(library, 'extern "C" __global__ void nothing(float* x) { x[0] = sqrtf(x[1]); }', ())
+            return library, ""
+        except (OSError, AttributeError, AssertionError) as error:
+            reasons.append(str(error))
+    return None, "NVRTC is not here (extra 'ctk'): " + reasons[0]
 
 
 def compile_for_gpu(code, options):
     """The PTX of `code`; AssertionError with the compiler's log where it does not compile."""
-    library, program, size = nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
+    return _compiled_by(nvrtc()[0], code, options)
+
+
+def _compiled_by(library, code, options):
+    program, size = ctypes.c_void_p(), ctypes.c_size_t()
     assert library.nvrtcCreateProgram(ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None) == 0
     flags = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
     failed = library.nvrtcCompileProgram(program, len(options), flags)

@@ -7,6 +7,7 @@ the device is counted in `synchronisations`. Kernels run as C++ (kernel_host.py)
 
 import contextlib
 import ctypes
+import os
 import sys
 import types
 
@@ -85,10 +86,11 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+        hosts = _unwrap(inputs, ufunc.__name__)
+        if ufunc is np.matmul and os.environ.get("CUPY_TF32") == "1" and all(a.ndim == 2 for a in hosts):
+            hosts = [rounded(a, 11) if a.dtype == np.float32 else a for a in hosts]
         host = getattr(ufunc, method)(
-            *_unwrap(inputs, ufunc.__name__),
-            out=_unwrap(out, ufunc.__name__),
-            **{k: _unwrap(v, ufunc.__name__) for k, v in options.items()},
+            *hosts, out=_unwrap(out, ufunc.__name__), **{k: _unwrap(v, ufunc.__name__) for k, v in options.items()}
         )
         return out[0] if out is not None else _wrap(host)
 

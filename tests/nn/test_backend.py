@@ -2,6 +2,10 @@
 
 import ast
 import importlib
+import os
+import re
+import shutil
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -10,7 +14,7 @@ import numpy as np
 import pytest
 
 import nn
-from nn import array_module, choose_device, to_device, to_numpy
+from nn import array_module, choose_device, to_device, to_numpy, why_no_gpu
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("nn", "tinyddpm") for path in (ROOT / folder).rglob("*.py"))
@@ -98,7 +102,12 @@ BROKEN = {
         fake_cupy(insufficient),
         "no GPU works: check nvidia-smi .*OSError: cudaErrorInsuff",
     ),
-    "no CUDA at all": (types.SimpleNamespace(__version__="14.0"), "no GPU works: check nvidia-smi .*AttributeError"),
+    "no CUDA at all": (
+        types.SimpleNamespace(__version__="14.0", ndarray=Elsewhere),
+        "no GPU works: check nvidia-smi .*AttributeError",
+    ),
+    "an array and nothing else": (types.SimpleNamespace(ndarray=Elsewhere), "CuPy of no version .* no GPU works"),
+    "an empty folder": (types.ModuleType("cupy"), r"`import cupy` finds \[\], which is not CuPy; rename it"),
     "wrong sums": (fake_cupy(lambda shape, dtype: np.zeros(shape, dtype)), "sum of 0.0, not 64"),
 }
 
@@ -108,9 +117,36 @@ def test_cuda_that_cannot_run_is_refused_with_what_to_do_and_auto_takes_the_cpu(
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     with pytest.raises(RuntimeError, match=words) as caught:
         choose_device("cuda")
-    assert "--device cpu" in str(caught.value)
+    assert str(caught.value).endswith("use device 'cpu'") and "--" not in str(caught.value)
     assert choose_device("auto") is np
     assert choose_device("cpu") is np
+    assert why_no_gpu() == str(caught.value)
+    assert array_module(np.ones(1)) is np and to_numpy(np.ones(1)) == 1  # whatever lies in sys.modules
+
+
+BROKEN_FILES = {
+    "an attribute that is gone": ("import numpy\nnumpy.no_such_name", "importing CuPy fails .AttributeError: .*again"),
+    "a library that is gone": ("import ctypes\nctypes.CDLL('libnothing.so')", "importing CuPy fails .OSError: .*again"),
+    "an import that is gone": ("import no_such_module", "needs CuPy, which cannot be imported .No module named 'no_s"),
+    "an empty folder": (None, "`import cupy` finds .'/.*/cupy'., which is not CuPy; rename it"),
+}
+
+
+@pytest.mark.parametrize("text, words", BROKEN_FILES.values(), ids=BROKEN_FILES.keys())
+def test_a_cupy_that_cannot_be_imported_is_refused_and_auto_takes_the_cpu(tmp_path, monkeypatch, text, words):
+    (tmp_path / "cupy").mkdir()
+    if text is not None:
+        (tmp_path / "cupy" / "__init__.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    try:
+        with pytest.raises(RuntimeError, match=words):
+            choose_device("cuda")
+        assert choose_device("auto") is np
+        assert re.search(words, why_no_gpu())
+        assert array_module(np.ones(1)) is np
+    finally:
+        sys.modules.pop("cupy", None)
 
 
 def test_cuda_that_works_is_taken(monkeypatch):
@@ -118,6 +154,7 @@ def test_cuda_that_works_is_taken(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     assert choose_device("cuda") is cupy
     assert choose_device("auto") is cupy
+    assert why_no_gpu() == ""
 
 
 def test_an_unknown_device_is_refused():
@@ -163,3 +200,41 @@ def test_numpy_and_cupy_arrays_do_not_mix(monkeypatch):
     }.items():
         with pytest.raises(TypeError, match=f"{op}: devices differ: float32 .* of numpy, float32 .* of cupy"):
             call(nn.Tensor(row))
+
+
+# ==== memory ====
+
+GLIBC = """
+#include <stdio.h>
+int mallopt(int parameter, int value) {
+    int accepted = parameter == -1 || value <= LIMIT;
+    printf("%d %d %d;", parameter, value >> 20, accepted);
+    fflush(stdout);
+    return accepted;
+}
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("cc") is None, reason="needs Linux and a C compiler")
+@pytest.mark.parametrize(
+    "limit, calls",
+    [
+        ("(1 << 30)", "-3 1024 1;-1 1024 1;"),  # glibc since 2.35
+        ("(32 << 20)", "-3 1024 0;-3 32 1;-1 1024 1;"),  # and before
+        ("0", "-3 1024 0;-3 32 0;"),
+    ],
+    ids=["new", "old", "refuses"],
+)
+def test_the_c_library_is_not_left_with_half_of_the_settings(tmp_path, limit, calls):
+    """By a `mallopt` that is found before that of the C library, and tells how it was called."""
+    (tmp_path / "mallopt.c").write_text(GLIBC.replace("LIMIT", limit))
+    library = tmp_path / "mallopt.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "mallopt.c"], check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "from nn.backend import keep_freed_memory as keep; keep(); keep()"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LD_PRELOAD": str(library)},
+        cwd=ROOT,
+    )
+    assert done.stdout == calls, done.stderr

@@ -8,8 +8,10 @@ from small import CONFIG, pictures
 
 import nn
 from tinyddpm.program import train
+from tinyddpm.program.compute import Compute
 from tinyddpm.program.evaluate import evaluate, loss_per_timestep
-from tinyddpm.program.train import Trainer, load_model
+from tinyddpm.program.train import Trainer, load_on
+from tinyddpm.samplers import SAMPLERS
 
 pytestmark = pytest.mark.cpu  # with --device strict or cuda, all other tests are about this
 
@@ -28,8 +30,12 @@ def device(request, monkeypatch):
                 yield
 
 
+def on(xp):
+    return Compute("cpu" if xp is np else "cuda")
+
+
 def trained(xp, steps, tmp_path=None):
-    trainer = Trainer(CONFIG, *pictures(), xp)
+    trainer = Trainer(CONFIG, pictures(), on(xp))
     list(trainer.run(steps=steps))
     if tmp_path is not None:
         trainer.save(tmp_path / "c.npz")
@@ -106,18 +112,18 @@ def test_a_loss_that_is_not_finite_is_told_when_it_is_read_and_nothing_is_saved(
 @pytest.mark.parametrize("first, then", [(strict, np), (np, strict)], ids=["GPU, then CPU", "CPU, then GPU"])
 def test_a_run_goes_on_on_the_other_device(tmp_path, first, then):
     trained(first, 3, tmp_path)
-    resumed = Trainer(CONFIG, *pictures(), then)
+    resumed = Trainer(CONFIG, pictures(), on(then))
     resumed.restore(tmp_path / "c.npz")
     list(resumed.run(steps=6))
     np.testing.assert_allclose(resumed.losses, trained(np, 6).losses, rtol=1e-4)
 
 
-@pytest.mark.parametrize("sampler", ["ancestral", "ancestral_eps", "ddim", "dpm_solver"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_checkpoint_gives_the_same_digits_on_both_devices_up_to_rounding(tmp_path, sampler):
     trained(strict, 3, tmp_path)
     labels = np.arange(3)
     there, here = (
-        load_model(tmp_path / "c.npz", xp)[0].generate(3, labels, 1.5, sampler, steps=5, seed=2) for xp in (strict, np)
+        load_on(on(xp), tmp_path / "c.npz").sample(3, labels, 1.5, sampler, steps=5, seed=2) for xp in (strict, np)
     )
     assert there.dtype == np.uint8
     assert abs(there.astype(int) - here).max() <= 1  # a level, where rounding fell to the other side
@@ -128,17 +134,17 @@ def test_a_chain_waits_for_the_device_at_its_end_alone():
     waits = []
     for steps in (3, 9):
         before = synchronisations()
-        model.generate(2, steps=steps)
+        model.sample(2, steps=steps)
         waits.append(synchronisations() - before)
     assert waits[0] == waits[1]
 
 
 def test_the_bound_and_the_loss_per_timestep_are_those_of_the_cpu(tmp_path):
     trained(np, 3, tmp_path)
-    images = pictures(6)[0]
+    images = pictures(6).images
     results = []
     for xp in (strict, np):
-        model, _ = load_model(tmp_path / "c.npz", xp)
+        model = load_on(on(xp), tmp_path / "c.npz")
         bound = evaluate(model, images, np.zeros(6, int), draws=2)
         results.append(
             [bound.prior, bound.denoising, bound.reconstruction, *loss_per_timestep(model, images, points=3)[1]]
@@ -153,13 +159,13 @@ def test_the_bound_and_the_loss_per_timestep_are_those_of_the_cpu(tmp_path):
     "act, batch",
     [
         (lambda trainer: trainer.step(), 8),
-        (lambda trainer: trainer.model.generate(5, batch=3), 3),
-        (lambda trainer: evaluate(trainer.model, pictures(5)[0], batch=4), 4),
+        (lambda trainer: trainer.model.sample(5, batch=3), 3),
+        (lambda trainer: evaluate(trainer.model, pictures(5).images, batch=4), 4),
     ],
     ids=["training", "sampling", "evaluating"],
 )
 def test_a_batch_too_large_for_the_memory_is_named_with_what_to_try(monkeypatch, act, batch):
-    trainer = Trainer(CONFIG, *pictures(), strict)
+    trainer = Trainer(CONFIG, pictures(), on(strict))
 
     def full(*arguments):
         raise strict_device.OutOfMemoryError("Out of memory allocating 512 bytes")

@@ -37,8 +37,10 @@ def both(function):
 
 # ==== the compilers ====
 
+with_nvrtc = pytest.mark.skipif(nvrtc()[0] is None, reason=nvrtc()[1])
 
-@pytest.mark.skipif(nvrtc() is None, reason="NVRTC is not installed (extra 'ctk')")
+
+@with_nvrtc
 @pytest.mark.parametrize("real", ["float", "double"])
 @pytest.mark.parametrize("architecture", ["compute_75", "compute_90"])
 def test_nvrtc_compiles_every_kernel(real, architecture):
@@ -46,7 +48,7 @@ def test_nvrtc_compiles_every_kernel(real, architecture):
     assert set(re.findall(r"\.entry (\w+)", ptx)) == {name for name, _ in KERNEL.findall(CODE)}
 
 
-@pytest.mark.skipif(nvrtc() is None, reason="NVRTC is not installed (extra 'ctk')")
+@with_nvrtc
 def test_a_kernel_that_does_not_compile_is_noticed_with_the_log():
     with pytest.raises(AssertionError, match="no_such_name"):
         compile_for_gpu(

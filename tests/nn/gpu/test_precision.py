@@ -1,7 +1,5 @@
 """Products of matrices in TF32 and bfloat16: what is rounded, how cuBLAS is asked, and that the CPU refuses."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from device import drawn
@@ -14,7 +12,8 @@ import nn
 from nn import Tensor, gradients, to_numpy
 from nn.conv import conv2d_im2col
 from nn.gpu.precision import matrix_product
-from tinyddpm.program.model import DiffusionModel
+from tinyddpm.program.compute import Compute
+from tinyddpm.program.model import Model
 from tinyddpm.program.train import Trainer
 
 BITS = {"tf32": 11, "bf16": 8}  # significant bits of a factor
@@ -97,9 +96,31 @@ def test_float64_and_the_cpu_are_left_alone(cupy, name):
         np.testing.assert_array_equal(matrix_product(a, b), a @ b)
 
 
+def test_fp32_is_fp32_where_an_environment_variable_makes_cupy_s_own_products_tf32(cupy, monkeypatch):
+    monkeypatch.setenv("CUPY_TF32", "1")
+    a, b, x, w, bias = drawn(cupy, 0, (9, 40), (40, 7), (2, 6, 5, 4), (3, 3, 4, 8), (8,), dtype=np.float32)
+    index = np.array([1, 1, 2])
+
+    def everything(dtype):
+        (p, q, image, filters, rest) = (Tensor(t.astype(dtype), requires_grad=True) for t in (a, b, x, w, bias))
+        y, z = p @ q, conv2d_im2col(image, filters, rest, 1, 1)
+        table = Tensor(a.astype(dtype), requires_grad=True)
+        rows = nn.embedding(table, index)
+        return [
+            *(y.data, *gradients(y, [p, q], cupy.ones_like(y.data))),
+            *(z.data, *gradients(z, [image, filters], cupy.ones_like(z.data))),
+            *gradients(rows, [table], b.astype(dtype).T[:3, :40]),
+        ]
+
+    for found, exact in zip(everything(np.float32), everything(np.float64), strict=True):
+        np.testing.assert_allclose(to_numpy(found), to_numpy(exact), rtol=0, atol=2e-6 * float(abs(exact).max()))
+    if cupy is strict:  # or the test would see nothing
+        assert (abs(to_numpy(a @ b) - to_numpy(matrix_product(a, b))) > 1e-4).any()
+
+
 @lower
 def test_a_model_trains_in_it_and_its_weights_stay_float32(cupy, name):
-    trainers = {p: Trainer(CONFIG, *pictures(), cupy, precision=p) for p in ("fp32", name)}
+    trainers = {p: Trainer(CONFIG, pictures(), Compute("cuda", precision=p)) for p in ("fp32", name)}
     for trainer in trainers.values():
         list(trainer.run(steps=5))
     losses = {p: np.array(trainer.losses) for p, trainer in trainers.items()}
@@ -111,9 +132,9 @@ def test_a_model_trains_in_it_and_its_weights_stay_float32(cupy, name):
 @lower
 def test_on_the_cpu_there_is_fp32_alone(name):
     with pytest.raises(ValueError, match=f"precision {name} needs a GPU; on the CPU there is only fp32"):
-        DiffusionModel(CONFIG.model, np, precision=name)
+        Compute("cpu", precision=name)
     with pytest.raises(ValueError, match="precision must be one of fp32, tf32, bf16, got 'fp8'"):
-        Trainer(replace(CONFIG), *pictures(), precision="fp8")
+        Compute("cpu", precision="fp8")
 
 
 @lower
@@ -121,7 +142,7 @@ def test_a_model_predicts_in_it(cupy, name):
     (xt,) = drawn(cupy, 0, (2, 8, 8, 1), dtype=np.float32)
     outputs = []
     for precision in ("fp32", name):
-        model = DiffusionModel(CONFIG.model, cupy, precision=precision)
+        model = Model(CONFIG, Compute("cuda", precision=precision))
         for p in model.network.parameters():
             p.data += drawn(cupy, 1, p.shape, dtype=np.float32)[0] * 0.05
         outputs.append(to_numpy(model.predict(xt, np.array([3, 9]))))
