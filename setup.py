@@ -20,7 +20,7 @@ setup(
     packages=find_packages(include=["nn", "nn.*", "tinyddpm", "tinyddpm.*"]),
     package_data={"nn.gpu": ["*.cu"]},
     python_requires=">=3.11",
-    install_requires=["numpy>=2", "threadpoolctl>=3", "cloudpickle>=3"],
+    install_requires=["numpy>=2", "threadpoolctl>=3", "cloudpickle>=3,<4"],
     extras_require={
         "demo": ["matplotlib>=3.8", "pillow>=10", "tqdm>=4.60"],
         "cuda12": ["cupy-cuda12x>=13"],

@@ -3,24 +3,21 @@
 A shard of a few images keeps every activation in a core's cache, and memory depends on the shard and not on the batch.
 The cores are worker processes, not threads: NumPy's loops do release the interpreter's lock, but they take it again after
 each, and two threads that wait for each other do 1.4 times the work of one, two processes 1.7 times.
-BLAS runs on one thread in each, and the calling process is itself one of the workers. Next: worker.py.
+BLAS runs on one thread in each, and the calling process is itself one of the workers. Next: blas.py.
 """
 
-import functools
 import math
 import os
 import sys
-import threading
-import warnings
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from nn.arrays import described, is_array
 from nn.backend import array_module, keep_freed_memory
 from nn.cache import constant_weights
 from nn.cpu import worker
+from nn.cpu.blas import blas_libraries, one_blas_thread
 from nn.options import whole
 from nn.tape import gradients, no_grad
 from nn.tensors import Tensor
@@ -64,7 +61,7 @@ class Parallel:
         self.shard = whole("shard", shard, least=1)
         if self.workers > 1 and _ONE_PROCESS:
             raise ValueError(f"Python in a browser is one process: workers must be 1 here, got {self.workers}")
-        _blas()
+        blas_libraries()
         keep_freed_memory()
 
     def loss_and_gradient(self, loss, model, *batch):
@@ -90,71 +87,11 @@ class Parallel:
         lanes = [_rows(batch, part) for part in _cut(size, min(_LANES, math.ceil(size / self.shard)))]
         branches = _branches(lanes, self.workers)
         options = job, combine, options
-        with _one_blas_thread, constant_weights():
+        with one_blas_thread, constant_weights():
             if len(branches) == 1:
                 return _branch(model, *options, lanes)
             results = worker.run_everywhere(_branch, model, options, branches)
             return _by_halves(iter(results), len(lanes), self.workers, combine)
-
-
-# ==== BLAS on one thread ====
-
-
-class _OneBlasThread:
-    """A block in which BLAS runs on one thread. Blocks of several threads overlap: the last to be left restores."""
-
-    def __init__(self):
-        self.lock, self.inside, self.before = threading.Lock(), [], []
-
-    def __enter__(self):
-        with self.lock:
-            if not self.inside:
-                self.before = [(library, library.num_threads) for library in _blas()]
-            self.inside.append(threading.get_ident())
-            for library, _ in self.before:
-                _set_threads(library, 1)
-
-    def __exit__(self, *error):
-        with self.lock:
-            self.inside.remove(threading.get_ident())
-            self.restore()
-
-    def restore(self):
-        for library, threads in self.before:
-            of_each_thread = getattr(library, "threading_layer", None) == "openmp"  # has a number of its own
-            if not self.inside or of_each_thread and threading.get_ident() not in self.inside:
-                _set_threads(library, threads)
-
-    def after_fork(self):
-        """In a fork, which has but the thread that made it: no other is inside any more."""
-        self.lock, before = threading.Lock(), self.inside
-        self.inside = [thread for thread in before if thread == threading.get_ident()]
-        if before:
-            self.restore()
-
-
-def _set_threads(library, threads):
-    if hasattr(library, "clear_controlling_thread"):  # threadpoolctl 3.8 would listen to one thread alone
-        library.clear_controlling_thread(force=True)
-    library.set_num_threads(threads)
-
-
-_one_blas_thread = _OneBlasThread()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_one_blas_thread.after_fork)
-
-
-@functools.cache
-def _blas():
-    """threadpoolctl's controllers of NumPy's BLAS. Warns of Accelerate, which nothing can limit once it is loaded."""
-    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
-    if sys.platform == "darwin" and not libraries and os.environ.get("VECLIB_MAXIMUM_THREADS") != "1":
-        warnings.warn(
-            "NumPy's BLAS cannot be kept to one thread here, so results may depend on the number of workers in their last "
-            "bits; set VECLIB_MAXIMUM_THREADS=1 before Python starts",
-            stacklevel=3,
-        )
-    return libraries
 
 
 # ==== a batch is a tree of lanes ====

@@ -26,9 +26,10 @@ import types
 import cloudpickle
 import numpy as np
 
-# cloudpickle numbers the classes that it sends by value, and both processes know a class by its number.
+# cloudpickle numbers the classes that it takes by value, and both processes know a class by its number.
 from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_CLASS as _NUMBERS
 from cloudpickle.cloudpickle import _DYNAMIC_CLASS_TRACKER_BY_ID as _CLASSES
+from cloudpickle.cloudpickle import _dynamic_class_reduce
 
 from nn.tensors import Tensor, node
 
@@ -85,12 +86,12 @@ class Modules:
 
 
 class _Pickler(cloudpickle.Pickler):
-    """cloudpickle, which takes by value the functions and classes of "__main__" and of the modules registered with it."""
+    """cloudpickle, which by itself takes by value what "__main__" defines and what no module has under its name."""
 
     def __init__(self, file, buffers, answering):
         self.dispatch_table = dict(self.dispatch_table)  # from a ChainMap, which is slow
         super().__init__(file, pickle.HIGHEST_PROTOCOL, buffers.append)
-        self.answering, self.registered = answering, []
+        self.answering = answering
 
     def reducer_override(self, obj):
         if type(obj) is np.ndarray or type(obj) is Tensor and obj.node is None:  # most objects are: be quick
@@ -98,9 +99,9 @@ class _Pickler(cloudpickle.Pickler):
         if isinstance(obj, (types.FunctionType, type)):
             if self.answering and obj in _NUMBERS:  # by value it would overwrite the class in the process that sent it
                 return _numbered_class, (_NUMBERS[obj],)
-            if _goes_by_value(module := _module_of(obj)):
-                self.register(module)
-            return super().reducer_override(obj)
+            if not _goes_by_value(_module_of(obj)):
+                return super().reducer_override(obj)
+            return _dynamic_class_reduce(obj) if isinstance(obj, type) else self._dynamic_function_reduce(obj)
         if isinstance(obj, types.CodeType):
             return marshal.loads, (marshal.dumps(obj),)  # cloudpickle would lose the file's name, which errors quote
         if isinstance(obj, types.ModuleType) and _goes_by_value(obj):
@@ -112,21 +113,11 @@ class _Pickler(cloudpickle.Pickler):
             return _new_tensor, (obj.data,)
         return NotImplemented
 
-    def register(self, module):
-        if module.__name__ not in cloudpickle.list_registry_pickle_by_value():
-            cloudpickle.register_pickle_by_value(module)
-            self.registered.append(module)
-
 
 def _pickled(obj, answering=False):
     """(the pickle of obj, the memory of its arrays)."""
     file, buffers = io.BytesIO(), []
-    pickler = _Pickler(file, buffers, answering)
-    try:
-        pickler.dump(obj)
-    finally:
-        for module in pickler.registered:
-            cloudpickle.unregister_pickle_by_value(module)
+    _Pickler(file, buffers, answering).dump(obj)
     return file.getvalue(), [buffer.raw() for buffer in buffers]
 
 
@@ -138,7 +129,7 @@ def _can_be_pickled(value):
         return False
 
 
-# What pickles name, to be called where they are read.
+# The functions that a pickle names: they make what it stands for where it is read.
 
 
 def _numbered_class(number):

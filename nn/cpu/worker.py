@@ -9,7 +9,6 @@ that it was started in. It ends when its caller does. Next: sending.py.
 
 import atexit
 import contextlib
-import contextvars
 import io
 import os
 import signal
@@ -24,6 +23,7 @@ from threadpoolctl import threadpool_limits
 from nn.backend import keep_freed_memory
 from nn.cache import constant_weights
 from nn.cpu import sending
+from nn.scope import Scope
 
 __all__ = ["run_everywhere"]
 
@@ -33,7 +33,7 @@ __all__ = ["run_everywhere"]
 _workers = []  # all that run; every Parallel uses the same
 _one_call = threading.Lock()
 _modules, _last_job = sending.Modules(), None
-_inside = contextvars.ContextVar("inside", default=False)  # whether this code is a function that a call runs
+_inside = Scope("inside", False)  # whether what runs here is a function of a call
 
 
 def _search_path():
@@ -59,7 +59,9 @@ def run_everywhere(function, model, options, tasks):
             busy = _workers[: len(tasks) - 1]
             for worker, task in zip(busy, tasks[1:], strict=True):
                 worker.send(job, task)
-            return [_call(function, model, options, tasks[0])] + [worker.receive() for worker in busy]
+            with _inside.set(True):
+                first = function(model, *options, tasks[0])
+            return [first] + [worker.receive() for worker in busy]
         except BaseException:  # Ctrl-C too: answers may be on their way that the next call must not take for its own
             stop()
             raise
@@ -78,14 +80,6 @@ def _job(function, model, options):
             f"{error}; make it inside the function, or use one worker"
         ) from error
     return _last_job
-
-
-def _call(function, model, options, task):
-    token = _inside.set(True)
-    try:
-        return function(model, *options, task)
-    finally:
-        _inside.reset(token)
 
 
 @atexit.register
@@ -114,8 +108,6 @@ class Worker:
     """One process, and the job it was sent last: sampling needs the same one many times."""
 
     def __init__(self):
-        if _is_worker:
-            raise RuntimeError("a worker process was about to start workers of its own; give what it runs one worker")
         self.job = None
         self.process = subprocess.Popen(
             # -P: no file in the current folder is imported in place of the standard library's
@@ -167,14 +159,10 @@ def _how_it_died(status):
 
 # ==== in a worker ====
 
-_is_worker = False
-
 
 def serve():
     """The life of a worker: answer message after message, until the caller is gone."""
-    global _is_worker
-    _is_worker, process = True, os.getpid()
-    messages, answers = os.fdopen(os.dup(0), "rb", 0), os.fdopen(os.dup(1), "wb", 0)
+    process, messages, answers = os.getpid(), os.fdopen(os.dup(0), "rb", 0), os.fdopen(os.dup(1), "wb", 0)
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)  # what a job reads or prints must not be part of the messages
     os.dup2(2, 1)
     sys.stdout.reconfigure(line_buffering=True)  # a worker is ended without being asked what it still wanted to say
@@ -209,8 +197,8 @@ def _result(job, weights, news, path, errors, task):
             setattr(space, name, value)
     function, model, options, _ = job.value
     random = sending.random_states()
-    with np.errstate(**errors):
-        result = _call(function, model, options, task)
+    with np.errstate(**errors), _inside.set(True):
+        result = function(model, *options, task)
     if sending.random_states() != random:
         raise RuntimeError(
             "the function draws from a random generator of which each worker has its own, so the numbers would depend on "

@@ -76,22 +76,8 @@ def windows(a, kh, kw, stride, padding, bfloat16=False):
     n, h, w, c = a.shape
     oh, ow = (h + 2 * padding - kh) // stride + 1, (w + 2 * padding - kw) // stride + 1
     columns = array_module(a).empty((n, oh, ow, kh, kw, c), np.uint16 if bfloat16 else a.dtype)
-    _launch(
-        "windows_bfloat16" if bfloat16 else "windows",
-        columns.size,
-        [a],
-        [columns],
-        h,
-        w,
-        c,
-        oh,
-        ow,
-        kh,
-        kw,
-        stride,
-        padding,
-        dtype=a.dtype,
-    )
+    sizes = h, w, c, oh, ow, kh, kw, stride, padding
+    _launch("windows_bfloat16" if bfloat16 else "windows", columns.size, [a], [columns], *sizes, dtype=a.dtype)
     return columns
 
 
@@ -100,10 +86,8 @@ def sum_windows(columns, shape, stride, padding):
     _, h, w, c = shape
     _, oh, ow, kh, kw, _ = columns.shape
     image = array_module(columns).empty(shape, columns.dtype)
-    _launch(
-        "sum_windows", image.size, [columns], [image], h, w, c, oh, ow, kh, kw, stride, padding, dtype=columns.dtype
-    )
-    return image
+    sizes = h, w, c, oh, ow, kh, kw, stride, padding
+    return _launch("sum_windows", image.size, [columns], [image], *sizes, dtype=image.dtype)[0]
 
 
 # ==== group norm ====
@@ -116,50 +100,21 @@ def group_norm(x, weight, bias, groups, epsilon, silu):
     _launch("row_moments", n * h * c, [x], rows, w, c, dtype=x.dtype)
     moments = _empty(x, 2, n, groups)
     _launch("group_moments", n * groups, rows, moments, h, w, c, groups, float(epsilon), dtype=x.dtype)
-    (y,) = _launch(
-        "normalise",
-        x.size,
-        [x, *moments, weight, bias],
-        _empty(x, 1, *x.shape),
-        h * w,
-        c,
-        groups,
-        int(silu),
-        dtype=x.dtype,
-    )
+    inputs, sizes = [x, *moments, weight, bias], (h * w, c, groups, int(silu))
+    (y,) = _launch("normalise", x.size, inputs, _empty(x, 1, *x.shape), *sizes, dtype=x.dtype)
     return y, *moments
 
 
 def group_norm_gradients(g, x, weight, bias, mean, inverse_std, silu):
     """The gradients of x, weight and bias, from that of y and what `group_norm` was given and gave."""
     n, h, w, c = _image(x.shape)
-    groups = mean.shape[1]
-    rows = _empty(x, 2, n * h * c)
-    _launch(
-        "row_gradients",
-        n * h * c,
-        [g, x, mean, inverse_std, weight, bias],
-        rows,
-        h,
-        w,
-        c,
-        groups,
-        int(silu),
-        dtype=x.dtype,
-    )
+    groups, silu = mean.shape[1], int(silu)
+    rows, inputs = _empty(x, 2, n * h * c), [g, x, mean, inverse_std, weight, bias]
+    _launch("row_gradients", n * h * c, inputs, rows, h, w, c, groups, silu, dtype=x.dtype)
     per_sample, means = array_module(x).empty((2, n, c), x.dtype), _empty(x, 2, n, groups)
     _launch("group_gradients", n * groups, [*rows, weight], [*per_sample, *means], h, w, c, groups, dtype=x.dtype)
-    (gx,) = _launch(
-        "normalise_gradient",
-        x.size,
-        [g, x, mean, inverse_std, weight, bias, *means],
-        _empty(x, 1, *x.shape),
-        h * w,
-        c,
-        groups,
-        int(silu),
-        dtype=x.dtype,
-    )
+    outputs = _empty(x, 1, *x.shape)
+    (gx,) = _launch("normalise_gradient", x.size, inputs + means, outputs, h * w, c, groups, silu, dtype=x.dtype)
     g_bias, g_weight = per_sample.sum(axis=1)
     return gx, g_weight, g_bias
 
@@ -181,20 +136,8 @@ def _empty(like, count, *shape):
 
 def adam(p, mean, square, gradient, beta1, beta2, epsilon, rate, kept):
     """`optim.Adam.update` in one pass; p, mean and square are overwritten."""
-    _launch(
-        "adam",
-        p.size,
-        [],
-        [p, mean, square, gradient],
-        beta1,
-        1 - beta1,
-        beta2,
-        1 - beta2,
-        epsilon,
-        rate,
-        kept,
-        dtype=p.dtype,
-    )
+    numbers = beta1, 1 - beta1, beta2, 1 - beta2, epsilon, rate, kept
+    _launch("adam", p.size, [], [p, mean, square, gradient], *numbers, dtype=p.dtype)
 
 
 def moving_average(average, p, share):

@@ -71,27 +71,11 @@ def _gemm(a, b, compute):
     a, a_operation, a_stride = _for_cublas(a)
     b, b_operation, b_stride = _for_cublas(b)
     one, zero, kind = np.array(1, np.float32), np.array(0, np.float32), _CUDA_TYPE[a.dtype.name]
-    cupy.cuda.cublas.gemmEx(
-        cupy.cuda.device.get_cublas_handle(),
-        b_operation,
-        a_operation,
-        columns,
-        rows,
-        inner,
-        one.ctypes.data,
-        b.data.ptr,
-        kind,
-        b_stride,
-        a.data.ptr,
-        kind,
-        a_stride,
-        zero.ctypes.data,
-        product.data.ptr,
-        0,
-        columns,
-        compute,
-        _DEFAULT_ALGORITHM,
-    )
+    sizes, factors = (columns, rows, inner), (b.data.ptr, kind, b_stride, a.data.ptr, kind, a_stride)
+    result = product.data.ptr, _CUDA_TYPE["float32"], columns
+    handle, gemm = cupy.cuda.device.get_cublas_handle(), cupy.cuda.cublas.gemmEx
+    start = handle, b_operation, a_operation, *sizes, one.ctypes.data
+    gemm(*start, *factors, zero.ctypes.data, *result, compute, _DEFAULT_ALGORITHM)
     return product
 
 

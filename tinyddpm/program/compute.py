@@ -24,7 +24,8 @@ class Compute:
         self.options = {"device": device, "workers": workers, "precision": precision}
 
     def __str__(self):
-        return f"{self.xp.__name__} {self.xp.__version__} in {self.precision}, {self.workers} workers"
+        why = f" (no GPU: {nn.why_no_gpu()})" if self.options["device"] == "auto" and self.xp is np else ""
+        return f"{self.xp.__name__} {self.xp.__version__} in {self.precision}, {self.workers} workers{why}"
 
     def loss_and_gradient(self, shard, loss, network, *batch):
         """As `nn.Parallel`'s, in shards of so many rows on the CPU, and the whole batch at once on a GPU."""

@@ -4,15 +4,11 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
-import time
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
 
 import nn
 from nn import Parallel, Tensor, available_cores, gradients, tape
@@ -138,21 +134,6 @@ def test_none_in_place_of_an_array_is_passed_on():
     np.testing.assert_array_equal(Parallel(2, shard=2).map(absent, None, np.ones(4), None), np.ones(4))
 
 
-def blas_threads():
-    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
-
-
-def blas_threads_inside(network, x):
-    return Tensor(np.full(len(x), max(blas_threads()), np.float32))
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_blas_runs_on_one_thread_inside_and_on_as_many_as_before_after_it(workers):
-    before = blas_threads()
-    assert set(Parallel(workers, shard=1).map(blas_threads_inside, None, np.zeros(4))) == {1}
-    assert blas_threads() == before
-
-
 # ==== errors ====
 
 
@@ -164,12 +145,11 @@ def fail_at_seven(network, x):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_exception_in_a_shard_reaches_the_caller_and_the_next_batch_runs(workers):
-    cores, before = Parallel(workers, shard=1), blas_threads()
+    cores = Parallel(workers, shard=1)
     with pytest.raises(ZeroDivisionError, match="row 7") as caught:
         cores.map(fail_at_seven, None, np.arange(9.0))
     if workers > 1:
         assert "in fail_at_seven" in caught.value.__notes__[0]  # where it happened
-    assert blas_threads() == before
     assert cores.map(fail_at_seven, None, np.arange(5.0)).sum() == 10
 
 
@@ -187,110 +167,6 @@ def test_a_batch_of_no_rows_or_of_arrays_that_differ_in_length_is_refused():
 def test_no_workers_or_no_shard_is_refused(workers, shard, words):
     with pytest.raises(ValueError, match=words):
         Parallel(workers, shard)
-
-
-def number_of_rows(network, x):
-    return nn.tensor(float(len(x)))
-
-
-def loss_per_row(network, x):
-    return (network(x) ** 2).sum(axis=1)
-
-
-def loss_as_an_array(network, x):
-    return (network(x) ** 2).mean().data
-
-
-def loss_in_a_dtype_of_its_shard(network, x):
-    return (network(x) ** 2).mean().astype(np.float64 if 7 in x else np.float32)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize(
-    "loss, error, words",
-    [
-        (loss_per_row, TypeError, r"loss_per_row must return .* a Tensor of shape \(\), got a Tensor, float32 \(2,\)"),
-        (loss_as_an_array, TypeError, r"loss_as_an_array must return .* got float32 \(\) of numpy"),
-        (lambda network, x: 0.0, TypeError, "<lambda> must return .* got float"),
-        (number_of_rows, ValueError, "number_of_rows returned a loss that depends on no parameter"),
-        (loss_in_a_dtype_of_its_shard, TypeError, "different dtypes: float32 and float64"),
-    ],
-)
-def test_a_loss_that_is_no_scalar_tensor_of_the_parameters_is_refused_by_name(workers, loss, error, words):
-    layer = nn.Linear(3, 2, rng=np.random.default_rng(0))
-    with pytest.raises(error, match=words):
-        Parallel(workers, shard=2).loss_and_gradient(loss, layer, np.arange(12, dtype=np.float32).reshape(4, 3))
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize(
-    "result, words",
-    [
-        (lambda network, x: Tensor(x[1:]), r"one entry for each of its 2 rows, got float32 \(1,\)"),
-        (lambda network, x: x[:, None].sum(), r"for each of its 2 rows, got float32 \(\)"),
-        (lambda network, x: x.tolist(), "for each of its 2 rows, got list"),
-        (lambda network, x: None, "for each of its 2 rows, got NoneType"),
-        (lambda network, x: x.astype(np.float64) if 3 in x else x, "different dtypes: float32 and float64"),
-    ],
-    ids=["too few", "one number", "a list", "nothing", "dtypes that differ"],
-)
-def test_a_result_of_map_that_is_not_an_entry_for_every_row_is_refused(workers, result, words):
-    with pytest.raises(TypeError, match=words):
-        Parallel(workers, shard=2).map(result, None, np.arange(4, dtype=np.float32))
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_map_takes_arrays_too_such_as_labels(workers):
-    x = np.random.default_rng(0).standard_normal((5, 3))
-    found = Parallel(workers, shard=2).map(lambda network, x: x.argmax(axis=1), None, x)
-    np.testing.assert_array_equal(found, x.argmax(axis=1))
-
-
-@pytest.mark.parametrize("model", [None, (layer for layer in ()), [1, 2]], ids=["None", "generator", "list"])
-def test_a_model_without_parameters_is_refused(model):
-    with pytest.raises(TypeError, match=f"must have a method `parameters`.* got {type(model).__name__}"):
-        Parallel(1).loss_and_gradient(number_of_rows, model, np.ones(2))
-
-
-class Yields:
-    """A model whose `parameters` is a generator, as PyTorch's is."""
-
-    def __init__(self):
-        self.weight = Tensor(np.ones(3), requires_grad=True)
-
-    def parameters(self):
-        yield self.weight
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_parameters_may_be_a_generator(workers):
-    x = np.arange(12.0).reshape(4, 3)
-    _, gradient = Parallel(workers, 1).loss_and_gradient(lambda m, x: (m.weight * x).sum(), Yields(), x)
-    np.testing.assert_allclose(gradient, x.mean(axis=0), rtol=1e-6)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_loss_in_float64_of_a_network_in_float32_keeps_both(workers):
-    layer, x = nn.Linear(3, 2, rng=np.random.default_rng(0)), np.ones((4, 3), np.float32)
-    value, gradient = Parallel(workers, 1).loss_and_gradient(
-        lambda network, x: network(x).astype(np.float64).sum(), layer, x
-    )
-    assert (value.dtype, gradient.dtype) == (np.float64, np.float32)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_loss_that_is_nan_in_one_shard_is_nan(workers):
-    layer, x = nn.Linear(3, 2, rng=np.random.default_rng(0)), np.ones((4, 3), np.float32)
-    x[3] = np.nan
-    value, gradient = Parallel(workers, 1).loss_and_gradient(lambda network, x: (network(x) ** 2).mean(), layer, x)
-    assert np.isnan(value) and np.isnan(gradient).any()
-
-
-def test_a_number_or_an_iterator_in_a_batch_is_refused():
-    with pytest.raises(TypeError, match="a batch is arrays of one length, or None, got ndarray, int"):
-        Parallel(1).map(absent, None, np.ones(2), 3)
-    with pytest.raises(TypeError, match="got generator"):
-        Parallel(1).map(twice, None, (row for row in np.ones(2)))
 
 
 # ==== what a function does to its rows, and with its memory, changes nothing ====
@@ -322,31 +198,6 @@ def test_how_a_batch_lies_in_memory_changes_no_bit():
     one, two = (Parallel(n, shard=2).map(lambda network, x: x.sum(axis=1), None, x) for n in (1, 2))
     np.testing.assert_array_equal(one, two)
     np.testing.assert_array_equal(one, Parallel(1, shard=2).map(lambda network, x: x.sum(axis=1), None, x.copy()))
-
-
-# ==== BLAS's threads, of which a process has one number ====
-
-
-def test_threads_that_overlap_leave_blas_as_it_was():
-    before, together = blas_threads(), threading.Barrier(2)
-
-    def wait(network, x):
-        together.wait(timeout=60)  # the first to enter is the first to leave
-        time.sleep(0.05 * float(x[0]))
-        return Tensor(np.array([max(blas_threads())], np.float32))
-
-    with ThreadPoolExecutor(2) as threads:
-        found = list(threads.map(lambda number: Parallel(1).map(wait, None, np.array([number])), (0.0, 1.0)))
-    assert found == [1, 1]
-    assert blas_threads() == before
-
-
-def test_many_threads_that_share_the_workers_get_each_its_own_result():
-    before, cores = blas_threads(), Parallel(2, shard=1)
-    with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda number: cores.map(twice, None, np.full(3, float(number))), range(20)))
-    np.testing.assert_array_equal(found, np.repeat(2.0 * np.arange(20)[:, None], 3, axis=1))
-    assert blas_threads() == before
 
 
 # ==== where there are no processes ====

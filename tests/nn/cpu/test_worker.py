@@ -267,8 +267,8 @@ def slow(network, x):
 
 cores = Parallel(2, shard=1)
 cores.map(slow, None, np.arange(2.0))
-print("started", flush=True)
 try:
+    print("started", flush=True)
     while True:
         cores.map(slow, None, np.arange(2.0))
 except KeyboardInterrupt:
