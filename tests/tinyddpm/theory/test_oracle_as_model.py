@@ -74,6 +74,14 @@ def test_e29_drawn_samples_have_the_variance_of_the_recursion():
     assert abs(x0.var() / expected - 1) < 4 * (2 / n) ** 0.5
 
 
+@given(schedules(64))
+def test_e43_the_ancestral_step_is_exact_with_beta_for_standard_normal_data_and_with_beta_tilde_for_a_point(schedule):
+    exact = chain_variance(schedule, 1.0, partial(ancestral_step, variance="beta"))
+    assert_close(exact[1:, 0], np.ones(schedule.T))
+    point = chain_variance(schedule, 0.0, ancestral_step, start=schedule.one_minus_alpha_bar[-1])
+    assert_close(point[:, 0], schedule.one_minus_alpha_bar, rtol=1e-9)
+
+
 @given(st.floats(0.01, 2), st.floats(0, 1), schedules(16))
 def test_chain_variance_of_a_sampler_is_what_the_sampler_does(data_variance, eta, schedule):
     oracle = Oracle(gaussian_data([0.0], data_variance), schedule)
