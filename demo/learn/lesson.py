@@ -1,0 +1,41 @@
+"""What every lesson uses: its size, its picture, and the check of an exercise."""
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import matplotlib
+
+IN_NOTEBOOK = "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
+if not IN_NOTEBOOK:
+    matplotlib.use("agg")  # a script saves its pictures and opens no window
+
+import matplotlib.pyplot as plt  # noqa: E402
+
+plt.rcParams.update(
+    {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False, "savefig.dpi": 120}
+)
+
+
+def small(full, tiny):
+    """`full`, or `tiny` where TINYDDPM_SMALL is set, as the tests do: every size in a lesson goes through here."""
+    return tiny if os.environ.get("TINYDDPM_SMALL") else full
+
+
+def show(figure, part=""):
+    """The figure, as the last value of a notebook's cell; a script saves it in TINYDDPM_OUT (out/learn if not set)."""
+    plt.close(figure)  # or a notebook shows it twice
+    if not IN_NOTEBOOK:
+        path = Path(os.environ.get("TINYDDPM_OUT", "out/learn")) / f"{Path(sys.argv[0]).stem}{part}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+        print(path)
+    return figure
+
+
+def check(lesson, exercise, answer):
+    """Say "right" if the function `answer` solves the exercise; raise AssertionError, with a hint, if it does not."""
+    solutions = runpy.run_path(str(Path(__file__).parent / "solutions" / f"{lesson:02}.py"))
+    solutions[f"check_{exercise}"](answer)
+    print("right")
