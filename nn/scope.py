@@ -34,12 +34,12 @@ class Scope:
             return self.default
         running = None
         for block in blocks:
-            generator = block.generator
-            if block.left or (generator is not None and generator.f_back is None):
+            if block.left:
                 continue
+            generator = block.generator
             if generator is None:
                 return block.value if running is None else running.value
-            if running is None or _is_called_from(generator, running.generator):
+            if generator.f_back is not None and (running is None or _is_called_from(generator, running.generator)):
                 running = block
         return self.default if running is None else running.value
 
@@ -53,6 +53,8 @@ class _Block:
 
     The frame of a generator has a caller (f_back) only while the generator runs.
     """
+
+    __slots__ = ("scope", "value", "left", "generator")
 
     def __init__(self, scope, value):
         self.scope, self.value, self.left, self.generator = scope, value, True, None

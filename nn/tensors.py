@@ -24,7 +24,7 @@ def node(name, data, parents, vjp):
     name: the op's own, for errors and the profile. data: its result, an array. parents: the Tensors it was computed
     from. vjp: a function from the gradient of the result to a tuple with one gradient (or None) per parent, in order; a
     gradient may have the parent's shape or the broadcast shape, which the engine sums back. TypeError unless parents,
-    result and, in `backward`, gradients have one dtype.
+    result and, in `backward`, gradients have one dtype. The vjp does not write into the gradient that it is given.
     """
     dtype, needs_gradient = getattr(data, "dtype", None), False
     for parent in parents:  # a plain loop: this runs for every op
@@ -48,7 +48,7 @@ def _refuse_dtypes(name, data, parents):
 
 def is_recorded(*parents):
     """Whether an op on these Tensors will be asked for its gradient: what only the vjp needs may be left out if not."""
-    return grad_enabled() and any(p.requires_grad for p in parents)
+    return any([p.requires_grad for p in parents]) and grad_enabled()
 
 
 def tensor(values, requires_grad=False, dtype=None):
