@@ -80,7 +80,7 @@ def bound(model, images):
 
 def all_figures(model, test, losses=(), images=500, seed=0):
     """{name: figure} of all of them, and under "denoising" the frames of a GIF. losses: of every training step."""
-    states = chain(model, seed=seed + 1)
+    states = chain(model, seed=(seed + 1) % 2**32)
     few = test.images[:images]
     found = {
         "schedules": schedules(model),
