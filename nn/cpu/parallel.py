@@ -50,7 +50,7 @@ class Parallel:
 
     The functions are called as function(model, *rows): rows are a copy of some rows of each array of the batch (None is
     passed on as None). Function and model may be anything: a lambda, a closure, a class of a notebook. What they name
-    goes to the workers with them at every call, as far as it has changed (see sending.py). A function should return its
+    goes to the workers with them at every call, as far as it has changed (see by_value.py). A function should return its
     result and change nothing: a change that it makes in a worker is lost there, or refused. It may not draw from a
     random generator of its own, since each worker would draw the same numbers (RuntimeError): draw them before the call
     and pass them as rows, or use `nn.random`, whose numbers are those of a sample.

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from nn.backend import keep_freed_memory
 from nn.cache import constant_weights
-from nn.cpu import sending
+from nn.cpu import by_value, sending
 from nn.scope import Scope
 
 __all__ = ["run_everywhere"]
@@ -32,7 +32,7 @@ __all__ = ["run_everywhere"]
 
 _workers = []  # all that run; every Parallel uses the same
 _one_call = threading.Lock()
-_modules, _last_job = sending.Modules(), None
+_modules, _last_job = by_value.Modules(), None
 _inside = Scope("inside", False)  # whether what runs here is a function of a call
 
 
@@ -196,10 +196,10 @@ def _result(job, weights, news, path, errors, task):
         for space, name, value in job.value[-1]:
             setattr(space, name, value)
     function, model, options, _ = job.value
-    random = sending.random_states()
+    random = by_value.random_states()
     with np.errstate(**errors), _inside.set(True):
         result = function(model, *options, task)
-    if sending.random_states() != random:
+    if by_value.random_states() != random:
         raise RuntimeError(
             "the function draws from a random generator of which each worker has its own, so the numbers would depend on "
             "the number of workers; draw them before and pass them as rows, or draw by sample from nn.random"

@@ -12,6 +12,6 @@ if not any(Path(folder, "tape.py").exists() for folder in getattr(_found, "submo
         "rename that file or folder"
     )
 
-from nn.cpu.sending import BY_REFERENCE  # noqa: E402  after the check
+from nn.cpu.by_value import BY_REFERENCE  # noqa: E402  after the check
 
 BY_REFERENCE.add("tinyddpm")  # workers import this package, and are not sent its code
