@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,26 @@ def test_a_file_can_be_held_in_the_head(path):
 @every(NN + TINYDDPM + DEMO)
 def test_every_module_says_what_it_is(path):
     assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
+
+
+@pytest.mark.parametrize("package", ["nn", "tinyddpm"])
+def test_the_docstrings_lead_through_a_package_in_one_chain_without_a_circle(package):
+    """Each module says "Next: file.py", where the file is named from its own folder or from the package's."""
+    paths = [path for path in NN + TINYDDPM if module_of(path).split(".")[0] == package and path.name[0] != "_"]
+    following = {}
+    for path in paths:
+        named = re.search(r"Next: ([\w/]+\.py)", ast.get_docstring(ast.parse(path.read_text("utf-8"))))
+        if named:
+            places = [path.parent / named[1], ROOT / package / named[1]]
+            following[path] = next((place for place in places if place in paths), None)
+            assert following[path], f"{name(path)} leads to {named[1]}, which is no module"
+    first = [path for path in paths if path not in following.values()]
+    assert len(first) == 1, f"no module leads to {', '.join(map(name, first))}"
+    walked = [first[0]]
+    while walked[-1] in following:
+        walked.append(following[walked[-1]])
+        assert walked[-1] not in walked[:-1], f"{name(walked[-2])} leads back to {name(walked[-1])}"
+    assert set(walked) == set(paths), f"not in the chain: {', '.join(map(name, set(paths) - set(walked)))}"
 
 
 @every([path for path in NN + TINYDDPM if path not in COMMAND and module_of(path) != "nn"])

@@ -1,4 +1,4 @@
-"""A training run in one file: named arrays and a configuration. Next: train.py, which decides what goes in.
+"""A training run in one file: named arrays and a configuration. Next: train.py.
 
 The file is a plain `.npz`, so `numpy.load` and `unzip` can look into it: `config.json`, and a `NAME.npy` for
 each array. There is no pickle in it. Each member carries the zip's CRC-32, which catches any flipped bit.

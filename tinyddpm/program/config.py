@@ -1,4 +1,4 @@
-"""Which model this is, and how it is trained: one flat configuration, kept in every checkpoint. Next: diffusions.py."""
+"""Which model this is, and how it is trained: one flat configuration, kept in every checkpoint. Next: compute.py."""
 
 import math
 import operator

@@ -1,4 +1,4 @@
-"""The figures of a model: what it learned, its chains, its loss and bound at each timestep. Next: cli.py.
+"""The figures of a model: what it learned, its chains, its loss and bound at each timestep. Next: profile.py.
 
 Each function takes a Model, and images where it needs them, and returns a figure.
 """

@@ -1,4 +1,4 @@
-"""A diffusion model: a diffusion, and the network that reverses it. Next: train.py.
+"""A diffusion model: a diffusion, and the network that reverses it. Next: checkpoint.py.
 
 This is where the two halves meet: the mathematics takes a function `denoise(xt, t) -> x0_hat`, and here a network
 becomes one. What its input and output mean, the diffusion says.

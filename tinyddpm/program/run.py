@@ -1,4 +1,4 @@
-"""Training with a progress bar, checkpoints and pictures on the way, in a folder or in a notebook. Next: figures.py."""
+"""Training with a progress bar, checkpoints and pictures on the way, in a folder or in a notebook. Next: plots.py."""
 
 import contextlib
 import math
