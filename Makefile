@@ -9,13 +9,19 @@ DEVICE ?= cpu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test smoke lint bench kernels mutation clean
+.PHONY: help demo page browser test smoke lint bench kernels mutation clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/'
 
 demo: $(VENV)/demo.stamp  ## train on MNIST for MINUTES=8 minutes and draw what was learned into out/
 	$(BIN)/python demo/mnist.py --minutes $(MINUTES) --out out
+
+page: $(VENV)/demo.stamp  ## a page in which a browser trains and samples: out/page, or with SINGLE=1 out/tinyddpm.html
+	$(BIN)/python demo/page/build.py $(if $(SINGLE),--single)
+
+browser: $(VENV)/page.stamp page  ## use the page in a headless Chromium, where there is one
+	$(BIN)/python -m pytest -q tests/demo/test_page.py
 
 test: lint  ## lint, then every test
 	$(BIN)/python -m pytest -q
@@ -48,6 +54,7 @@ clean:  ## remove all that make, the demo and the tools have made
 
 $(VENV)/demo.stamp: EXTRAS = demo
 $(VENV)/test.stamp: EXTRAS = demo,test
+$(VENV)/page.stamp: EXTRAS = demo,test,page
 $(VENV)/bench.stamp: EXTRAS = bench
 $(VENV)/kernels.stamp: EXTRAS = test,ctk
 $(VENV)/mutation.stamp: EXTRAS = demo,test,mutation

@@ -28,6 +28,7 @@ setup(
         "cuda13": ["cupy-cuda13x>=13"],
         "ctk": ["nvidia-cuda-nvrtc-cu12"],  # to compile kernels.cu without a GPU
         "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.5"],
+        "page": ["playwright>=1.40"],  # to use the page in a browser, in tests
         "bench": ["torch>=2.4"],
         "mutation": ["mutmut>=3.6"],
     },
