@@ -73,7 +73,7 @@ def test_e15_neighbours_of_a_step_are_not_independent_given_x0_nor_are_x1_and_x2
     for t in range(2, T):
         expected = (schedule.alpha[t] * schedule.alpha[t + 1]) ** 0.5 * schedule.one_minus_alpha_bar[t - 1]
         np.testing.assert_allclose(covariance(t - 1, t + 1), expected, rtol=1e-12)
-        assert expected > 0  # S2 calls x_{t-1} and x_{t+1} independent
+        assert expected > 0  # the notes call x_{t-1} and x_{t+1} independent
     # 1.5.10 has q(x_1|x_0) q(x_2|x_0): under it this were 0. The chain has the covariance of the excess.
     np.testing.assert_allclose(covariance(1, 2), schedule.alpha[2] ** 0.5 * schedule.beta[1], rtol=1e-12)
 

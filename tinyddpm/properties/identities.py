@@ -80,7 +80,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Identity:
-    """name: with its number in EQUATIONS.md. needs: what the adapter must offer. first: the smallest t."""
+    """name: with its number in docs/equations.md. needs: what the adapter must offer. first: the smallest t."""
 
     name: str
     statement: str
@@ -224,27 +224,22 @@ def conversions(kind, value, names, magnified):
         return found, c.x0, 4 * c.k.unit * magnified(c.k)[1] * c.size
 
 
+def v(c):
+    return c.k.signal**0.5 * c.eps - c.k.noise**0.5 * c.x0
+
+
+def score(c):
+    return -c.eps / c.k.noise**0.5
+
+
+def mean(c):
+    return c.k.posterior_mean(c.x0, c.xt)
+
+
 conversions("eps", lambda c: c.eps, ("E24", "E24"), lambda k: (1 / k.noise, 1 / (k.signal**0.5 * k.noise)))
-conversions(
-    "v",
-    lambda c: c.k.signal**0.5 * c.eps - c.k.noise**0.5 * c.x0,
-    ("E24", "E24"),
-    lambda k: (1 / k.noise, 1 / (k.signal**0.5 * k.noise)),
-)
-conversions(
-    "score",
-    lambda c: -c.eps / c.k.noise**0.5,
-    ("E25", "E27"),
-    lambda k: (1 / k.noise**1.5, 1 / (k.signal**0.5 * k.noise)),
-)
-conversions(
-    "mean",
-    lambda c: c.k.posterior_mean(c.x0, c.xt),
-    ("E7", "E7"),
-    lambda k: (1 / k.noise, 1 / (k.signal_prev**0.5 * k.beta)),
-)
-
-
+conversions("v", v, ("E24", "E24"), lambda k: (1 / k.noise, 1 / (k.signal**0.5 * k.noise)))
+conversions("score", score, ("E25", "E27"), lambda k: (1 / k.noise**1.5, 1 / (k.signal**0.5 * k.noise)))
+conversions("mean", mean, ("E7", "E7"), lambda k: (1 / k.noise, 1 / (k.signal_prev**0.5 * k.beta)))
 conversions("velocity", lambda c: c.eps - c.x0, ("E37", "E37"), lambda k: (1 / k.noise, 1 / k.noise))
 
 

@@ -45,7 +45,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_every_identity_holds_for_each_sampler_on_any_schedule(options):
-    report = check(schedules().map(lambda schedule: Adapter(schedule, **options)))
+    report = check(schedules().map(lambda schedule: Adapter(schedule, **options)), examples=50)
     report.raise_if_failed()
     assert report.names("not checked") == []
 
@@ -54,7 +54,7 @@ def test_every_identity_holds_for_respaced_processes():
     lengths = st.integers(1, 20)
     step = partial(ddim_step, eta=0.3)
     respaced = st.builds(lambda S: Adapter(NoiseSchedule.cosine(50).respace(S), step, 0.3), lengths)
-    check(respaced).raise_if_failed()
+    check(respaced, examples=50).raise_if_failed()
 
 
 def test_a_chain_of_one_step_has_no_middle_to_check():
@@ -211,7 +211,7 @@ def test_a_conversion_bent_in_one_direction_is_named_and_nothing_else(source, ta
         return change(right) if kinds == (source, target) else right
 
     broken = type("Broken", (Adapter,), {"convert": convert})
-    assert check(broken(LINEAR), examples=40).names("fails") == [name]
+    assert check(broken(LINEAR), examples=15).names("fails") == [name]
 
 
 def test_every_identity_is_broken_by_one_of_these_faults():
@@ -223,7 +223,7 @@ def test_every_identity_is_broken_by_one_of_these_faults():
 
 
 def failure(adapters, name):
-    return next(result for result in check(adapters).results if result.identity.name == name)
+    return next(result for result in check(adapters, examples=40).results if result.identity.name == name)
 
 
 def test_the_example_is_made_as_small_as_it_can_be():
