@@ -80,6 +80,30 @@ def test_weights_that_changed_between_two_batches_are_seen(workers):
     np.testing.assert_array_equal(gradient, fresh_gradient)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_generator_that_yields_while_weights_are_constant_keeps_nothing_for_its_caller(workers):
+    network, x = nn.Conv2d(4, 4, rng=np.random.default_rng(0)), batch(4)[1].repeat(4, axis=3)
+    optimiser, cores = nn.SGD(network.parameters(), 0.1), Parallel(workers, shard=2)
+
+    def predict(network, x):
+        return network(Tensor(x))
+
+    def predictions():
+        with nn.constant_weights():
+            while True:
+                yield cores.map(predict, network, x)
+
+    first, second = predictions(), predictions()
+    for found in zip(first, second, strict=True):
+        fresh = pickle.loads(pickle.dumps(network))
+        expected = Parallel(1, shard=2).map(predict, fresh, x)
+        for output in (*found, cores.map(predict, network, x)):
+            np.testing.assert_array_equal(output, expected)
+        if optimiser.steps == 2:
+            break
+        optimiser.step(np.ones_like(optimiser.flat))
+
+
 def test_memory_depends_on_the_shard_and_not_on_the_batch():
     def peak(size):
         network, rows = model(), batch(size)
@@ -149,7 +173,8 @@ def test_an_exception_in_a_shard_reaches_the_caller_and_the_next_batch_runs(work
     with pytest.raises(ZeroDivisionError, match="row 7") as caught:
         cores.map(fail_at_seven, None, np.arange(9.0))
     if workers > 1:
-        assert "in fail_at_seven" in caught.value.__notes__[0]  # where it happened
+        assert 'test_parallel.py", line ' in caught.value.__notes__[0]  # where it happened
+        assert "in fail_at_seven" in caught.value.__notes__[0]
     assert cores.map(fail_at_seven, None, np.arange(5.0)).sum() == 10
 
 
