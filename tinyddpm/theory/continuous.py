@@ -1,12 +1,12 @@
 """Diffusion in continuous time, where the bound depends on its schedule only through the ends. (E35)
 
-Time u runs from 0, nearly data, to 1, nearly noise, and the schedule gives the log-SNR at u (log_snr.py). There
+Time u runs from 0 to 1, and a schedule gives the log-SNR at u (log_snr.py). The noisy data at u are
 
-    z = signal x_0 + sigma eps,   signal^2 = sigmoid(log_snr),   sigma^2 = sigmoid(-log_snr).
+    z_u = signal x_0 + sigma eps,   signal^2 = sigmoid(log_snr),   sigma^2 = sigmoid(-log_snr).
 
-A model is `denoise(z, log_snr) -> x0_hat`, log_snr a number or (N,). The formulas use operators only, so schedules
-and models may hold tensors, and learn. x0, z and noise are (N, ...) floating and alike; noise is standard normal.
-(Kingma et al. 2021, VDM) Next: flow.py.
+So z_0 is nearly x_0 and z_1 nearly noise. A model is `denoise(z, log_snr) -> x0_hat`, log_snr a number or (N,). The
+formulas use operators only, so schedules and models may hold tensors, and learn. x0, z and noise are (N, ...)
+floating and alike; noise is standard normal. (Kingma et al. 2021, VDM) Next: flow.py.
 """
 
 import math
@@ -42,17 +42,17 @@ def q_sample(x0, log_snr, noise):
 
 
 def reverse_step(x0_hat, z, log_snr, next_log_snr):
-    """q(z' | z, x_0 = x0_hat), z' at next_log_snr > log_snr: one ancestral step. (VDM, appendix A; E10, E29)
+    """q(z' | z, x_0 = x0_hat), z at log_snr and z' at next_log_snr: one ancestral step. (VDM, appendix A; E10, E29)
 
-    `kept` is the ratio of the two SNRs: the weight of z in the mean. Raises ValueError unless the log-SNR rises.
-    `at_step` and `discretise` make a chain of such steps for the samplers of reverse.py.
+    Raises ValueError unless the log-SNR rises. For a chain of such steps, hand `at_step` of a model and `discretise` of
+    a schedule to `reverse.sample`.
     """
     check_like("x0_hat", x0_hat, "z", z)
     if not np.all(np.asarray(next_log_snr) > np.asarray(log_snr)):
         raise ValueError(f"a step back must raise the log-SNR, got {log_snr} and then {next_log_snr}")
     level, next_level = shaped_like(z, log_snr), shaped_like(z, next_log_snr)
     signal, (next_signal, next_sigma) = signal_and_sigma(level)[0], signal_and_sigma(next_level)
-    kept, renewed = exp(level - next_level), -np.expm1(level - next_level)  # they add up to 1
+    kept, renewed = exp(level - next_level), -np.expm1(level - next_level)  # SNR(z) / SNR(z'), and 1 minus that
     return Gaussian(next_signal * (kept / signal * z + renewed * x0_hat), next_sigma**2 * renewed)
 
 
@@ -64,22 +64,22 @@ def vdm_bound(schedule, denoise, x0, u, noise, noise_0, decoder=Gaussian.log_pro
 
     Its mean over u, uniform in [0, 1], and over both noises is the bound. u: (N,). decoder: see `reconstruction_loss`.
     """
-    # 1. Reconstruction: -log p(x_0 | z_0), where z_0 is nearly x_0.
+    # 1. Reconstruction: -log p(x_0 | z_0).
     reconstruction = reconstruction_loss(schedule, denoise, x0, noise_0, decoder)
 
-    # 2. Prior: KL(q(z_1 | x_0) || p(z_1)), where z_1 is nearly noise.
+    # 2. Prior: KL(q(z_1 | x_0) || p(z_1)).
     prior = prior_loss(schedule, x0)
 
-    # 3. Diffusion: the error of the model at all levels between.
+    # 3. Diffusion: the error of the model at a level in between.
     diffusion = diffusion_loss(schedule, denoise, x0, u, noise)
 
     return reconstruction + prior + diffusion  # E35
 
 
 def reconstruction_loss(schedule, denoise, x0, noise, decoder=Gaussian.log_prob):
-    """-log p(x_0 | z_0), where p is N(x0_hat, 1/SNR) at u = 0: (N,).
+    """-log p(x_0 | z_0), where p is N(x0_hat, 1/SNR) at u = 0: (N,). (E21)
 
-    decoder(p, x0) -> log p(x_0): the density, or for 8-bit data `decoder.discretised_log_prob`. (E21)
+    decoder(p, x0) -> log p(x_0): the density, or for 8-bit data `discretised_log_prob` of tinyddpm/decoder.py.
     """
     x0_hat = denoise(q_sample(x0, schedule.high, noise), schedule.high)
     return -decoder(Gaussian(x0_hat, math.exp(-schedule.high)), x0)

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import FrozenInstanceError
+from functools import partial
 
 import numpy as np
 import pytest
@@ -355,6 +356,22 @@ def test_float32_stays_float32():
         x1,
     ):
         assert answer.dtype == np.float32 and answer.shape == x0.shape
+
+
+def test_the_last_step_of_a_small_integer_type_is_a_step_like_any_other():
+    schedule, x = NoiseSchedule.linear(256), np.array([[0.0, 1.0], [1.0, 1.0]])
+    for small, plain in ((np.uint8(255), 255), (np.array([255, 3], np.uint8), np.array([255, 3]))):
+        for call in (
+            bits.q_transition,
+            bits.q_marginal,
+            partial(bits.q_posterior, xt=x),
+            partial(bits.q_bridge, x_next=x),
+        ):
+            found, expected = (call(schedule, x, t=t) for t in (small, plain))
+            np.testing.assert_array_equal(found.one, expected.one)
+        np.testing.assert_array_equal(bits.log_odds(schedule, x, small), bits.log_odds(schedule, x, plain))
+    jump = bits.q_posterior(schedule, x, x, np.uint8(255), np.uint8(0))
+    np.testing.assert_array_equal(jump.one, x)
 
 
 @pytest.mark.parametrize(

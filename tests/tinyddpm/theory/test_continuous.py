@@ -223,6 +223,12 @@ def test_a_discretised_schedule_has_the_levels_and_the_ends(schedule):
         assert_close(discrete.log_snr[1:], schedule(np.linspace(0, 1, T)), rtol=1e-11)
 
 
+def test_a_number_of_steps_may_be_of_any_integer_type():
+    assert_close(discretise(SCHEDULES[0], np.uint8(200)).beta, discretise(SCHEDULES[0], 200).beta)
+    with pytest.raises(ValueError, match="T must be"):
+        discretise(SCHEDULES[0], 10.5)
+
+
 def test_prior_and_reconstruction_are_those_of_the_discrete_bound():
     rng = np.random.default_rng(0)
     x0, noise = rng.normal(size=(2, 5, 3))

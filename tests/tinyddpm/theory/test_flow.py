@@ -11,7 +11,7 @@ from tinyddpm import Gaussian, NoiseSchedule, variational_bound
 from tinyddpm.decoder import discretised_log_prob, log_bin_mass
 from tinyddpm.reverse import reverse_process
 from tinyddpm.samplers import ddim_encode, ddim_step
-from tinyddpm.theory.continuous import discretise, ideal_denoiser
+from tinyddpm.theory.continuous import at_log_snr, discretise, ideal_denoiser
 from tinyddpm.theory.flow import (
     dequantised_nll,
     divergence,
@@ -145,6 +145,14 @@ def test_e42_estimates_of_the_likelihood_are_unbiased_and_their_spread_is_the_er
     drawn = flow_log_prob_estimates(denoise, x, HIGH, LOW, 40, signs, end)
     error = drawn.std(0) / 200**0.5
     assert (abs(drawn.mean(0) - exact) < 4 * error + 1e-3).all()
+
+
+def test_e42_a_model_of_integer_steps_has_a_likelihood_too():
+    schedule, data = NoiseSchedule.linear(1000), gaussian_data(MEAN, COVARIANCE)
+    oracle, x = Oracle(data, schedule), np.random.default_rng(7).normal(size=(3, 3))
+    model, ends = at_log_snr(oracle.denoise, schedule), schedule.log_snr[[1, 1000]]
+    found = flow_log_prob(model, x, *ends, 300, lambda x: oracle.log_prob(x, 1000))
+    np.testing.assert_allclose(found, oracle.log_prob(x, 1), atol=0.02)
 
 
 # ---- 8-bit data ----

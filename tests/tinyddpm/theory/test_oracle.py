@@ -325,3 +325,21 @@ def test_a_mixture_takes_one_variance_for_each_component():
 def test_what_is_rounding_beside_one_component_is_a_variance_of_another():
     covariances = np.array([1e-16, 1.0])[:, None, None] * np.eye(2)
     assert_close(mixture_data([0.5, 0.5], np.zeros((2, 2)), covariances).variances[0], np.full(2, 1e-16))
+
+
+def test_the_last_step_of_a_small_integer_type_is_a_step_like_any_other():
+    schedule = NoiseSchedule.linear(255)
+    oracle, rng = Oracle(any_data(np.random.default_rng(0), "mixture"), schedule), np.random.default_rng
+    x, t, s = rng(1).normal(size=(2, 3)), np.array([255, 255], np.uint8), np.array([254, 0], np.uint8)
+    for small, plain in ((np.uint8(255), 255), (t, t.astype(int))):
+        np.testing.assert_array_equal(oracle.log_prob(x, small), oracle.log_prob(x, plain))
+        np.testing.assert_array_equal(oracle.denoise(x, small), oracle.denoise(x, plain))
+        np.testing.assert_array_equal(oracle.reverse_step(x, small).mean, oracle.reverse_step(x, plain).mean)
+        np.testing.assert_array_equal(oracle.marginal(small).means, oracle.marginal(plain).means)
+    found, expected = oracle.posterior(x, t, s), oracle.posterior(x, t.astype(int), s.astype(int))
+    np.testing.assert_array_equal(found.means, expected.means)
+    assert oracle.sample(rng(0), np.uint8(200), np.uint8(255)).shape == (200, 3)
+    with pytest.raises(ValueError, match="t must lie in 0..255, got -1..-1"):
+        oracle.marginal(-1)
+    with pytest.raises(TypeError, match="t must be an integer"):
+        oracle.sample(rng(0), 3, 1.0)
