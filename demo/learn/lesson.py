@@ -13,9 +13,9 @@ if not IN_NOTEBOOK:
 
 import matplotlib.pyplot as plt  # noqa: E402
 
-plt.rcParams.update(
-    {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False, "savefig.dpi": 120}
-)
+COLOURS = INK, RED, BLUE, GREEN, GREY = "#1f2933", "#d1495b", "#30638e", "#3c896d", "#9aa5b1"
+plt.rcParams |= {"figure.constrained_layout.use": True, "savefig.dpi": 120, "legend.frameon": False}
+plt.rcParams |= {"axes.prop_cycle": plt.cycler(color=COLOURS), "axes.spines.top": False, "axes.spines.right": False}
 
 
 def small(full, tiny):
