@@ -1,8 +1,8 @@
 """The variational bound of a model `denoise(xt, t) -> x0_hat`, term by term, per sample. (E14, E19-E21)
 
 -log p(x_0) <= L_T + sum_{t=2..T} L_{t-1} + L_0, in nats. Each term but L_T is estimated from one draw of x_t. Read as a
-code it says what x_0 costs to send: L_T for x_T, L_{t-1} for x_{t-1} once x_t is known, L_0 for x_0 itself. Next:
-decoder.py.
+code it says what x_0 costs to send: L_T for x_T, L_{t-1} for x_{t-1} once x_t is known, L_0 for x_0 itself.
+Next: decoder.py.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""From a float64 table to a coefficient that multiplies data: the one place where t becomes an index. Next: gaussian.py.
+"""From a float64 table to a coefficient that multiplies data: the one place where t becomes an index.
 
 What enters the mathematics is checked here: that t holds integers in range, that arrays which meet are alike, that a
-name is one of those there are.
+name is one of those there are. Next: gaussian.py.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
-"""The reverse process: from noise to data with a model `denoise(xt, t) -> x0_hat`. Next: samplers.py.
+"""The reverse process: from noise to data with a model `denoise(xt, t) -> x0_hat`.
 
 A model is anything that can be called so: a network, or one of the oracles in theory/oracle.py. A sampler is a function
 too: its step, `step(denoise, schedule, xt, t) -> Gaussian` of x_{t-1} for t in 1..T, asks the model as often as it
-likes. `ancestral_step` is here, the others are in samplers.py.
+likes. `ancestral_step` is here, the others are in samplers.py. Next: samplers.py.
 """
 
 import numpy as np

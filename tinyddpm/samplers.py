@@ -1,8 +1,8 @@
-"""More samplers, each a step: DDIM, Heun, DPM-Solver++ and a family with two numbers. Next: loss.py.
+"""More samplers, each a step: DDIM, Heun, DPM-Solver++ and a family with two numbers.
 
 `step(denoise, schedule, xt, t) -> Gaussian` of x_{t-1} is given the loop's model, which clips and checks, and an integer
-t in 1..T. A sampler that remembers earlier steps is a function that makes the step of one chain. Without noise, all of
-them follow the *probability flow*: as signal/noise rises, d(x/noise) = x0_hat d(signal/noise).
+t in 1..T. A sampler that remembers earlier steps is a function that makes the step of one chain. Without noise, all
+follow the *probability flow*: as signal/noise rises, d(x/noise) = x0_hat d(signal/noise). Next: loss.py.
 """
 
 import numpy as np
