@@ -13,7 +13,6 @@ from strategies import assert_close, seeds
 
 import nn
 from tinyddpm import NoiseSchedule
-from tinyddpm.reverse import reverse_process
 from tinyddpm.theory import binomial as bits
 from tinyddpm.theory import bound_forms as forms
 from tinyddpm.theory.binomial import FAIR_COIN, Bernoulli, binomial_diffusion
@@ -254,56 +253,6 @@ def test_the_sampler_draws_what_the_model_says(schedule, n, seed):
     for x in all_bits(n):
         p = np.exp(log_likelihood(schedule, reverse_of(schedule, denoise), x))
         assert abs((drawn == x).all(1).mean() - p) < 5 * (p * (1 - p) / count) ** 0.5 + 1e-9
-
-
-def test_the_sampler_walks_a_respaced_chain_with_progress_and_tells_the_model_the_true_time():
-    schedule, told, bars = NoiseSchedule.linear(20), [], []
-
-    def denoise(xt, t):
-        told.append(t)
-        return np.full_like(xt, 0.5)
-
-    def progress(steps, total):
-        bars.append(total)
-        return steps
-
-    x_T = np.ones((3, 2, 2), np.float32)
-    x0 = bits.sample(denoise, schedule.respace(4), x_T, lambda t: np.zeros_like(x_T), progress)
-    assert x0.dtype == np.float32 and (x0 == 1).all()
-    assert told == [20, 15, 10, 5] and bars == [4]
-
-
-def test_the_states_on_the_way_are_those_of_the_reverse_process():
-    schedule, x_T = NoiseSchedule.linear(6), np.ones((2, 3))
-    noise = np.random.default_rng(5).random((7, 2, 3))
-
-    def denoise(xt, t):
-        return 0.3 + 0.4 * xt
-
-    x, states = x_T, reverse_process(denoise, schedule, x_T, lambda t: noise[t], bits.ancestral_step)
-    for t, x_prev, x0_hat in states:
-        np.testing.assert_array_equal(x0_hat, denoise(x, t))
-        p = bits.p_transition(schedule, x0_hat, x, t)
-        np.testing.assert_array_equal(x_prev, p.mean if t == 1 else p.sample(noise[t]))
-        x = x_prev
-    x0 = bits.sample(denoise, schedule, x_T, lambda t: noise[t])
-    np.testing.assert_array_equal(x0, noise[1] < x)
-
-
-def test_the_ideal_model_of_a_finite_set_samples_the_set():
-    rng = np.random.default_rng(3)
-    points = rng.integers(0, 2, (4, 12)).astype(float)
-    schedule = NoiseSchedule.linear(100)
-
-    def denoise(xt, t):
-        like = [bits.q_marginal(schedule, np.tile(p, (len(xt), 1)), int(t)).log_prob(xt) for p in points]
-        share = np.exp(like - np.logaddexp.reduce(like))
-        return share.T @ points
-
-    x_T = rng.integers(0, 2, (50, 12)).astype(float)
-    drawn = bits.sample(denoise, schedule, x_T, lambda t: rng.random((50, 12)))
-    matches = (drawn[:, None] == points).all(-1)
-    assert matches.any(1).mean() > 0.9 and matches.any(0).all()
 
 
 @pytest.mark.parametrize("loss", ["bound", "simple"])
