@@ -9,7 +9,7 @@ DEVICE ?= cpu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo page browser test smoke lint bench kernels mutation clean
+.PHONY: help demo page browser test strict smoke lint bench kernels mutation clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -25,6 +25,9 @@ browser: $(VENV)/page.stamp page  ## use the page in a headless Chromium, where 
 
 test: lint  ## lint, then every test
 	$(BIN)/python -m pytest -q
+
+strict: lint  ## every test on a stand-in for a GPU that refuses what CuPy refuses
+	$(BIN)/python -m pytest -q --device strict
 
 smoke: $(VENV)/demo.stamp  ## the demo in some seconds, drawn into a folder that is removed
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
@@ -42,7 +45,7 @@ bench: $(VENV)/bench.stamp  ## the speed beside PyTorch's and the machine's own;
 kernels: $(VENV)/kernels.stamp  ## compile the GPU's kernels, by NVIDIA's compiler and as C++, and test them without a GPU
 	$(BIN)/python -m pytest -q tests/nn/gpu
 
-mutation: $(VENV)/mutation.stamp  ## change the mathematics line by line: which changes does no test notice?
+mutation: $(VENV)/mutation.stamp  ## change the code line by line: which changes does no test notice?
 	$(BIN)/python -m mutmut run
 	$(BIN)/python -m mutmut results
 
@@ -56,12 +59,14 @@ $(VENV)/demo.stamp: EXTRAS = demo
 $(VENV)/test.stamp: EXTRAS = demo,test
 $(VENV)/page.stamp: EXTRAS = demo,test,page
 $(VENV)/bench.stamp: EXTRAS = bench
+$(VENV)/bench.stamp: NOTE = , or more: on Linux PyTorch may come with CUDA, 6 GB; where pip is told of PyTorch's own \
+	index for the CPU, it takes that wheel of 0.2 GB
 $(VENV)/kernels.stamp: EXTRAS = test,ctk
 $(VENV)/mutation.stamp: EXTRAS = demo,test,mutation
 
 # Where no package index answers, what is installed beside $(PYTHON) may be enough.
 $(VENV)/%.stamp: setup.py pyproject.toml | $(VENV)/bin/python
-	@echo "Installing tinyddpm[$(EXTRAS)] into $(VENV): about a minute"
+	@echo "Installing tinyddpm[$(EXTRAS)] into $(VENV): about a minute$(NOTE)"
 	@$(BIN)/python -m pip install -q -e '.[$(EXTRAS)]' || { $(PYTHON) -m venv --system-site-packages $(VENV) && \
 	$(BIN)/python -m pip install -q --no-index --no-build-isolation -e '.[$(EXTRAS)]'; }
 	@touch $@
