@@ -16,9 +16,10 @@ from worker import inputs, our_model, squared_error
 import nn
 from nn import conv
 from nn.backend import keep_freed_memory
-from tinyddpm.program.model import ModelConfig, shard_size
+from tinyddpm.program.config import Config
+from tinyddpm.program.model import shard_size
 
-SHARD = shard_size(ModelConfig(preset="base"))
+SHARD = shard_size(Config(preset="base"))
 
 
 def seconds(function, runs):

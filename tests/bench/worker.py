@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for torch_unet.py
+sys.path[:0] = map(str, reversed(Path(__file__).parents[1:3]))  # the packages first, then tests/ for torch_unet.py
 
 CONFIG = {"width": 32, "multipliers": (1, 2, 2), "blocks": 1}  # 1.1 million parameters, attention at 7x7
 STEPS = {"train": 1, "sample": 20}  # in a measurement, which is divided by them: a sampler makes many in a row
@@ -43,7 +43,8 @@ def tinyddpm_cases(parallel=None, gpu=None):
     import nn
     from tinyddpm import NoiseSchedule, p_mean_variance
     from tinyddpm.prediction import x0_from_eps
-    from tinyddpm.program.model import ModelConfig, shard_size
+    from tinyddpm.program.config import Config
+    from tinyddpm.program.model import shard_size
 
     model = our_model()
     if gpu is not None:
@@ -51,7 +52,7 @@ def tinyddpm_cases(parallel=None, gpu=None):
         parallel = nn.Parallel(workers=1, shard=1 << 30)
     parameters, schedule = model.parameters(), NoiseSchedule.linear(1000)
     optimiser, ema = nn.Adam(parameters, 1e-4), nn.EMA(parameters)
-    parallel = parallel or nn.Parallel(shard=shard_size(ModelConfig(preset="base")))
+    parallel = parallel or nn.Parallel(shard=shard_size(Config(preset="base")))
 
     def train(x, noise, t):
         value, gradient = parallel.loss_and_gradient(squared_error, model, x, t, noise)
