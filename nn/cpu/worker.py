@@ -110,8 +110,7 @@ class Worker:
     def __init__(self):
         self.job = None
         self.process = subprocess.Popen(
-            # -P: no file in the current folder is imported in place of the standard library's
-            [sys.executable, *subprocess._args_from_interpreter_flags(), "-P", "-c", _START, *_first_path],
+            [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", _START, *_first_path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

@@ -1,18 +1,15 @@
 """BLAS on one thread while a batch is computed, and on as many as before when it is done, whoever else computes."""
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import run_python
 from threadpoolctl import threadpool_info, threadpool_limits
 
-import nn
 from nn import Parallel, Tensor
 
 
@@ -62,6 +59,41 @@ def test_a_number_of_threads_set_by_another_thread_does_not_keep_blas_from_one()
     assert set(blas_threads()) <= {2}
 
 
+FORK = """
+import os, threading
+import numpy as np
+from threadpoolctl import threadpool_info
+from nn import Parallel
+
+def threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+def wait(network, x):
+    inside.set()
+    assert forked.wait(60)
+    return x
+
+before, inside, forked = threads(), threading.Event(), threading.Event()
+calling = threading.Thread(target=Parallel(1).map, args=(wait, None, np.zeros(1)))
+calling.start()
+assert inside.wait(60)
+process = os.fork()
+if process == 0:
+    again = Parallel(1).map(lambda network, x: x + max(threads()), None, np.zeros(1))
+    os._exit(0 if threads() == before and again == 1 else 1)
+print(os.waitpid(process, 0)[1])
+forked.set()
+calling.join()
+print(threads() == before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_made_while_another_thread_is_inside_has_all_of_blas_s_threads():
+    done = run_python("-W", "ignore", "-c", FORK)
+    assert done.stdout == "0\nTrue\n", done.stderr
+
+
 def test_an_exception_leaves_blas_as_it_was():
     before = blas_threads()
     with pytest.raises(ZeroDivisionError):
@@ -91,11 +123,5 @@ print(cores.map(lambda network, x: x + float(os.environ["VECLIB_MAXIMUM_THREADS"
 @pytest.mark.parametrize("threads, warned", [("", ["NumPy's BLAS cannot be kept to one thread here"]), ("1", [])])
 def test_a_blas_that_nothing_can_limit_is_told_once_and_is_limited_in_workers(threads, warned):
     """A stand-in for NumPy on Apple's Accelerate, which threadpoolctl does not find."""
-    done = subprocess.run(
-        [sys.executable, "-c", ACCELERATE],
-        capture_output=True,
-        text=True,
-        cwd=Path(nn.__file__).parents[1],
-        env={**os.environ, "VECLIB_MAXIMUM_THREADS": threads},
-    )
+    done = run_python("-c", ACCELERATE, env={"VECLIB_MAXIMUM_THREADS": threads})
     assert done.stdout == f"{warned}\n1.0\n", done.stderr

@@ -5,13 +5,13 @@ import dataclasses
 import enum
 import functools
 import importlib
-import subprocess
 import sys
 import textwrap
 import typing
 
 import numpy as np
 import pytest
+from programs import run_python
 
 import nn
 from nn import Parallel
@@ -296,9 +296,9 @@ print(results[4] == results[0], results[1] != results[0], results[2:4])
 """
 
 
-def test_a_function_or_method_of_nn_that_a_person_replaces_is_replaced_on_workers_until_it_is_put_back(tmp_path):
+def test_a_function_or_method_of_nn_that_a_person_replaces_is_replaced_on_workers_until_it_is_put_back():
     """In a program of its own, which may do to nn what a test may not."""
-    done = subprocess.run([sys.executable, "-c", PATCHED], capture_output=True, text=True, timeout=60)
+    done = run_python("-c", PATCHED)
     assert done.stdout == "True True [[0.0, 0.0], [0.0, 0.0]]\n", done.stderr
 
 

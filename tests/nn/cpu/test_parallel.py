@@ -2,13 +2,11 @@
 
 import os
 import pickle
-import subprocess
-import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import run_python
 
 import nn
 from nn import Parallel, Tensor, available_cores, gradients, tape
@@ -241,9 +239,7 @@ except ValueError as error:
 
 
 def test_in_a_browser_there_is_one_worker_and_more_are_refused():
-    done = subprocess.run(
-        [sys.executable, "-c", BROWSER], capture_output=True, text=True, cwd=Path(nn.__file__).parents[1]
-    )
+    done = run_python("-c", BROWSER)
     assert done.stdout.splitlines() == [
         "1 1 [1. 1. 1.]",
         "Python in a browser is one process: workers must be 1 here, got 2",

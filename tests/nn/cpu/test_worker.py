@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import run_python
 
 from nn import Parallel, Tensor
 from nn.cpu import worker
@@ -170,14 +171,6 @@ print(len(set(Parallel(2, shard=1).map(double, None, np.arange(2.0)))), flush=Tr
 TWICE = "[0.0, 2.0, 4.0]\n2\n"
 
 
-def run_python(*arguments, **options):
-    search = os.pathsep.join(entry for entry in sys.path if entry)
-    environ = {**os.environ, "PYTHONPATH": search}
-    return subprocess.run(
-        [sys.executable, *arguments], **{"capture_output": True, "text": True, "timeout": 60, "env": environ, **options}
-    )
-
-
 def written(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(textwrap.dedent(text))
@@ -304,6 +297,28 @@ def test_ctrl_c_interrupts_the_caller_alone_and_the_next_call_runs(endless):
     assert (out, err) == ("interrupted [0.0, 1.0]\n", "")
 
 
+STARTING = """
+import os, signal, threading, time
+import numpy as np
+from nn import Parallel
+
+def interrupt():
+    while not done.wait(0.005):
+        os.killpg(0, signal.SIGINT)
+
+done, interrupting = threading.Event(), threading.Thread(target=interrupt)
+signal.signal(signal.SIGINT, lambda number, frame: None)  # a caller that has its own way to stop
+interrupting.start()
+print(Parallel(2, shard=1).map(lambda network, x: 2 * x, None, np.arange(2.0)).tolist())
+done.set()
+"""
+
+
+def test_a_worker_that_is_still_importing_does_not_mind_ctrl_c():
+    done = run_python("-c", STARTING, start_new_session=True)
+    assert (done.stdout, done.stderr) == ("[0.0, 2.0]\n", "")
+
+
 def test_workers_end_with_a_caller_that_is_killed(endless):
     (worker_process,) = children(endless.pid)
     endless.kill()
@@ -324,66 +339,3 @@ def test_a_worker_killed_at_random_is_an_error_that_says_so(endless):
     os.kill(children(endless.pid)[0], signal.SIGKILL)
     _, err = endless.communicate(timeout=60)
     assert "RuntimeError: a worker process was killed by SIGKILL: is there enough memory?" in err
-
-
-# ==== forks of the calling process ====
-
-FORKS = {
-    "os.fork and sys.exit": """
-        process = os.fork()
-        if process == 0:
-            sys.exit(0)
-        assert os.waitpid(process, 0)[1] == 0
-        """,
-    "os.fork and a call": """
-        process = os.fork()
-        if process == 0:
-            sys.exit(0 if double(2) == [0, 1, 2, 3] else 1)
-        assert os.waitpid(process, 0)[1] == 0
-        """,
-    "Pool": """
-        with multiprocessing.get_context("fork").Pool(2) as pool:
-            assert pool.map(double, range(4)) == [[0, 0, 0, 0], [0, 0.5, 1, 1.5], [0, 1, 2, 3], [0, 1.5, 3, 4.5]]
-        """,
-    "ProcessPoolExecutor": """
-        with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
-            assert list(pool.map(double, range(3))) == [[0, 0, 0, 0], [0, 0.5, 1, 1.5], [0, 1, 2, 3]]
-        """,
-    "a thread calls while another forks": """
-        calling = threading.Thread(target=lambda: [double(2) for _ in range(20)])
-        calling.start()
-        for _ in range(3):
-            process = os.fork()
-            if process == 0:
-                threads = {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
-                os._exit(0 if double(1) == [0, 0.5, 1, 1.5] and threads == before else 1)
-            assert os.waitpid(process, 0)[1] == 0
-        calling.join()
-        """,
-}
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("act", FORKS.values(), ids=FORKS.keys())
-def test_a_fork_has_workers_of_its_own_and_leaves_those_of_its_parent_alone(act):
-    done = run_python(
-        "-c",
-        """
-import multiprocessing, os, sys, threading
-from concurrent.futures import ProcessPoolExecutor
-import numpy as np
-from threadpoolctl import threadpool_info
-from nn import Parallel
-
-before = {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
-
-def double(number):
-    return Parallel(2, shard=1).map(lambda network, x: x * number / 2, None, np.arange(4.0)).tolist()
-
-assert double(2) == [0, 1, 2, 3]
-"""
-        + textwrap.dedent(act)
-        + "assert double(2) == [0, 1, 2, 3]\nprint('right')\n",
-    )
-    assert done.stdout == "right\n", done.stderr

@@ -1,13 +1,7 @@
 """A file of the user's that is named as a package of ours."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-ROOT = Path(__file__).parents[3]
+from programs import run_python
 
 
 @pytest.mark.parametrize("name", ["nn.py", "nn/__init__.py"])
@@ -16,12 +10,7 @@ def test_a_user_s_own_nn_beside_the_script_is_named_with_what_to_do(tmp_path, na
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(text)
     (tmp_path / "script.py").write_text("import tinyddpm as td\nprint(td.gather)\ntd.train")
-    done = subprocess.run(
-        [sys.executable, tmp_path / "script.py"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    done = run_python(tmp_path / "script.py")
     assert "function gather" in done.stdout  # the mathematics needs no nn
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ImportError: tinyddpm needs its own package `nn`, but `import nn` finds"), done.stderr
@@ -30,10 +19,5 @@ def test_a_user_s_own_nn_beside_the_script_is_named_with_what_to_do(tmp_path, na
 
 def test_a_script_called_nn_is_named_too(tmp_path):
     (tmp_path / "nn.py").write_text("import tinyddpm as td\nprint(td.train)")
-    done = subprocess.run(
-        [sys.executable, tmp_path / "nn.py"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    done = run_python(tmp_path / "nn.py")
     assert "rename that file or folder" in done.stderr.splitlines()[-1]
