@@ -57,6 +57,12 @@ def q_path(diffusion, x0, noise):
     return path
 
 
+def check_path(diffusion, path):
+    """Raise ValueError unless the path has the states x_0..x_T of the diffusion."""
+    if len(path) != diffusion.T + 1:
+        raise ValueError(f"a path of T = {diffusion.T} steps has {diffusion.T + 1} states, got {len(path)}")
+
+
 def denoising_form(diffusion, reverse, path):
     """L_T + sum_{t=2..T} L_{t-1} + L_0: the form that is trained. (Ho et al. 2020 eq. 5; E14)"""
     x0, T = path[0], diffusion.T
@@ -67,6 +73,7 @@ def denoising_form(diffusion, reverse, path):
 
 def denoising_sum(diffusion, reverse, path):
     """sum_{t=2..T} KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) at the x_t of the path."""
+    check_path(diffusion, path)
     x0, total = path[0], 0.0
     for t in range(2, diffusion.T + 1):
         total = total + diffusion.posterior(x0, path[t], t).kl(reverse(path[t], t))
@@ -96,6 +103,7 @@ def misprinted_form(diffusion, reverse, path):
 
 def consistency_ends(diffusion, reverse, path):
     """-log p(x_0 | x_1) + KL(q(x_T | x_{T-1}) || p(x_T))."""
+    check_path(diffusion, path)
     reconstruction = -reverse(path[1], 1).log_prob(path[0])
     return reconstruction + diffusion.transition(path[-2], diffusion.T).kl(diffusion.prior(path[-2]))
 
@@ -128,6 +136,7 @@ def entropy_edge(diffusion, reverse, path):
 
 def path_form(diffusion, reverse, path):
     """log q(x_{1:T} | x_0) - log p(x_{0:T}) at the path itself: no expectation is taken exactly. (E17)"""
+    check_path(diffusion, path)
     total = -diffusion.prior(path[-1]).log_prob(path[-1])
     for t in range(1, diffusion.T + 1):
         total = total + diffusion.transition(path[t - 1], t).log_prob(path[t])

@@ -44,12 +44,18 @@ def vae_bound(encoder, decoder, x, noise, prior=STANDARD_NORMAL):
 def linear_gaussian(weight, offset, variance):
     """The layer z -> N(z weight + offset, variance). z: (N, d); weight: (d, e); offset, variance: (e,).
 
-    Raises ValueError for other shapes.
+    Raises ValueError for other shapes, of z when the layer is called.
     """
     if len(weight.shape) != 2 or not tuple(offset.shape) == tuple(variance.shape) == tuple(weight.shape[1:]):
         shapes = ", ".join(str(tuple(a.shape)) for a in (weight, offset, variance))
         raise ValueError(f"weight, offset and variance must have shapes (d, e), (e,) and (e,), got {shapes}")
-    return lambda z: Gaussian(z @ weight + offset, variance)
+
+    def layer(z):
+        if len(z.shape) != 2 or z.shape[1] != weight.shape[0]:
+            raise ValueError(f"the layer takes z of shape (N, {weight.shape[0]}), got {tuple(z.shape)}")
+        return Gaussian(z @ weight + offset, variance)
+
+    return layer
 
 
 def diffusion_layers(diffusion, reverse):

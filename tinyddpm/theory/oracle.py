@@ -97,6 +97,13 @@ def like(values, xt):
 # ---- closed forms for Gaussian data ----
 
 
+def marginal_variances(schedule, data_variance):
+    """The variance of x_t for t = 0..T: (T + 1,). data_variance: a number; ValueError if it is none or negative. (E2)"""
+    if np.ndim(data_variance) != 0 or not 0 <= data_variance < np.inf:
+        raise ValueError(f"the variance of the data must be a number of at least 0, got {data_variance}")
+    return schedule.alpha_bar * data_variance + schedule.one_minus_alpha_bar  # E2
+
+
 def chain_variance(schedule, data_variance, step=ancestral_step, start=1.0):
     """The variance of x_t for t = 0..T along a sampler that runs with the ideal model of centred Gaussian data.
 
@@ -122,7 +129,7 @@ def fixed_variance_excess(schedule, data_variance, variance="beta_tilde"):
     V_{t-1}/V_t, where V_t is the variance of x_t. The ideal model has its mean, so the excess at t is
     KL(N(0, v_t) || N(0, sigma_t^2)).
     """
-    total = schedule.alpha_bar * data_variance + schedule.one_minus_alpha_bar
+    total = marginal_variances(schedule, data_variance)
     ratio = schedule.beta[1:] * total[:-1] / total[1:] / variance_table(schedule, variance)[1:]
     return np.append(0.0, (ratio - 1 - np.log(ratio)) / 2)  # E18
 
@@ -135,7 +142,7 @@ def guided_variances(schedule, data_variance, class_variance, w):
     Guided data have the precision of t = 0, and diffusion takes them to another variance at t, unless w is 0 or 1:
     the guided densities are not the diffusion of any data.
     """
-    V, V_c = (schedule.alpha_bar * v + schedule.one_minus_alpha_bar for v in (data_variance, class_variance))
+    V, V_c = (marginal_variances(schedule, v) for v in (data_variance, class_variance))
     precision = w / V_c + (1 - w) / V
     if not (precision > 0).all():
         raise ValueError(f"guidance by w = {w} leaves no density: its precision falls to {precision.min():g}")

@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import assert_close, drawn_schedules, host_arrays, normal_arrays, schedules_and_t, seeds
@@ -145,6 +146,14 @@ def test_e17_which_form_varies_least_is_for_each_model_to_show():
     # Under the exact reverse, q(x_{1:T}|x_0)/p(x_{0:T}) = q(x_T)/(p(x_T) q(x_0)): the path form hardly varies
     exact = variances(exact_reverse)
     assert exact[2] < 1e-8 < 0.5 < min(exact[:2]), exact
+
+
+def test_a_path_of_another_length_is_refused_by_every_form():
+    diffusion, x = gaussian_diffusion(NoiseSchedule.linear(3)), np.zeros((2, 1))
+    for path in ([x] * 3, [x] * 5):
+        for form in (*FORMS.values(), misprinted_form, entropy_form):
+            with pytest.raises(ValueError, match=f"T = 3 steps has 4 states, got {len(path)}"):
+                form(diffusion, lambda xt, t: Gaussian(xt, 1.0), path)
 
 
 @given(schedules_and_t(), seeds)

@@ -136,23 +136,22 @@ def test_e42_estimates_of_the_likelihood_are_unbiased_and_their_spread_is_the_er
     data = gaussian_data(MEAN, COVARIANCE)
     x = np.random.default_rng(5).normal(size=(4, 3))
     denoise, end = ideal_denoiser(data), at_level(data, LOW).log_prob
-    exact = flow_log_prob(denoise, x, HIGH, LOW, 100, end)
-    every = flow_log_prob_estimates(denoise, x, HIGH, LOW, 100, all_signs(3, (1, 3)) + 0 * x, end)
+    exact = flow_log_prob(denoise, x, HIGH, LOW, 20, end)
+    every = flow_log_prob_estimates(denoise, x, HIGH, LOW, 20, all_signs(3, (1, 3)) + 0 * x, end)
     assert every.shape == (8, 4)
     assert_close(every.mean(0), exact, rtol=1e-8, scale=1.0)
     assert every.std(0).min() > 0.05
-    signs = np.random.default_rng(6).choice([-1.0, 1.0], size=(200, 4, 3))
-    drawn = flow_log_prob_estimates(denoise, x, HIGH, LOW, 40, signs, end)
-    error = drawn.std(0) / 200**0.5
-    assert (abs(drawn.mean(0) - exact) < 4 * error + 1e-3).all()
+    signs = np.random.default_rng(6).choice([-1.0, 1.0], size=(60, 4, 3))
+    drawn = flow_log_prob_estimates(denoise, x, HIGH, LOW, 20, signs, end)
+    assert (abs(drawn.mean(0) - exact) < 4 * drawn.std(0) / 60**0.5).all()
 
 
 def test_e42_a_model_of_integer_steps_has_a_likelihood_too():
     schedule, data = NoiseSchedule.linear(1000), gaussian_data(MEAN, COVARIANCE)
     oracle, x = Oracle(data, schedule), np.random.default_rng(7).normal(size=(3, 3))
     model, ends = at_log_snr(oracle.denoise, schedule), schedule.log_snr[[1, 1000]]
-    found = flow_log_prob(model, x, *ends, 300, lambda x: oracle.log_prob(x, 1000))
-    np.testing.assert_allclose(found, oracle.log_prob(x, 1), atol=0.02)
+    found = flow_log_prob(model, x, *ends, 60, lambda x: oracle.log_prob(x, 1000))
+    np.testing.assert_allclose(found, oracle.log_prob(x, 1), atol=0.05)
 
 
 # ---- 8-bit data ----

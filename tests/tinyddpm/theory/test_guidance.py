@@ -10,7 +10,7 @@ from strategies import assert_close, seeds
 from tinyddpm import NoiseSchedule
 from tinyddpm.prediction import guided
 from tinyddpm.theory.mixture import gaussian_data, mixture_data
-from tinyddpm.theory.oracle import Oracle, guided_variances
+from tinyddpm.theory.oracle import Oracle, fixed_variance_excess, guided_variances
 
 scales = st.floats(-0.5, 4)
 
@@ -68,3 +68,10 @@ def test_e39_guided_densities_are_the_diffusion_of_data_for_no_other_scale_than_
 def test_e39_guidance_that_leaves_no_density_is_refused():
     with pytest.raises(ValueError, match="w = -0.5 leaves no density"):
         guided_variances(NoiseSchedule.linear(10), 1.0, 0.1, -0.5)
+
+
+@pytest.mark.parametrize("variance", [-0.1, np.nan, np.inf, [0.1, 0.2]])
+def test_data_without_a_variance_are_refused(variance):
+    for call in (lambda s: guided_variances(s, 1.0, variance, 2.0), lambda s: fixed_variance_excess(s, variance)):
+        with pytest.raises(ValueError, match="variance of the data must be a number of at least 0"):
+            call(NoiseSchedule.linear(10))

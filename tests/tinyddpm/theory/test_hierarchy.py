@@ -156,6 +156,15 @@ def test_layers_without_partner_are_refused(numbers):
         hierarchical_bound(*layers, np.zeros((1, 1)), lambda t: np.zeros((1, 1)))
 
 
+def test_a_linear_layer_refuses_shapes_that_do_not_fit():
+    weight, offset = np.ones((2, 3)), np.zeros(3)
+    with pytest.raises(ValueError, match=r"shapes \(d, e\), \(e,\) and \(e,\), got \(2, 3\), \(3,\), \(2,\)"):
+        linear_gaussian(weight, offset, np.ones(2))
+    for z in (np.zeros((4, 3)), np.zeros(2)):
+        with pytest.raises(ValueError, match=r"takes z of shape \(N, 2\), got"):
+            linear_gaussian(weight, offset, np.ones(3))(z)
+
+
 # ---- encoders that learn ----
 
 
