@@ -6,6 +6,7 @@ becomes one. What its input and output mean, the diffusion says.
 
 import collections
 import functools
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,7 +78,7 @@ class Model:
         if labels is None and guidance_scale != 1.0:
             raise ValueError(f"guidance_scale {guidance_scale} needs labels to guide towards")
         if labels is not None:
-            labels = self.labels(labels, len(labels))
+            labels = self.labels(labels, np.size(labels))
 
         def denoise(xt, t):
             t = np.broadcast_to(t, (xt.shape[0],))
@@ -136,6 +137,7 @@ class Model:
         progress: wraps the loop over each batch's steps as tqdm does, or None. Raises TypeError or ValueError for
         arguments that cannot be meant.
         """
+        n, batch = operator.index(n), operator.index(batch)
         if n < 1 or batch < 1:
             raise ValueError(f"n and batch must be at least 1, got {n} and {batch}")
         labels, images = self.labels(labels, n), []
@@ -156,7 +158,7 @@ class Model:
         """
         step = sampler if callable(sampler) else self._sampler(sampler)
         schedule = self.visited(steps)
-        denoise = self.denoiser(labels, guidance_scale)
+        denoise = self.denoiser(self.labels(labels, len(numbers)), guidance_scale)
 
         def noise(t):
             return self.noise(seed, "sampler", t, numbers)
