@@ -23,7 +23,7 @@ setup(
     install_requires=["numpy>=2", "threadpoolctl>=3", "cloudpickle>=3,<4"],
     extras_require={
         "demo": ["matplotlib>=3.8", "pillow>=10", "tqdm>=4.60"],
-        "learn": ["jupytext>=1.16"],  # the lessons as notebooks
+        "learn": ["jupytext>=1.16", "hypothesis>=6.100"],  # the lessons as notebooks; lesson 10 tests by properties
         "cuda12": ["cupy-cuda12x>=13"],
         "cuda13": ["cupy-cuda13x>=13"],
         "ctk": ["nvidia-cuda-nvrtc-cu12"],  # to compile kernels.cu without a GPU
