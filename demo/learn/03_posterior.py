@@ -112,11 +112,20 @@ show(fig)
 # ## Which variance at t = 1?
 #
 # beta_tilde_1 = 0: given x_0, x_0 is certain. A sampler takes that literally and adds no noise at its last step. A
-# likelihood cannot: a Gaussian without width has no density. So L_0 takes the next one, beta_tilde_2.
+# likelihood cannot: a Gaussian without width has no density. So L_0 takes the next one, beta_tilde_2. The best would be the
+# error of the model, E |x_0 - x0_hat|^2, which depends on the data.
 
 # %%
 assert schedule.beta_tilde[1] == 0
 assert variance_table(schedule, "beta_tilde")[1] == schedule.beta_tilde[2]
+
+rng = np.random.default_rng(0)
+many = data.sample(rng, 5000)
+x_1 = td.q_sample(schedule, many, 1, rng.standard_normal(many.shape))
+square = np.mean((many - oracle.denoise(x_1, 1)) ** 2)
+for name, v in {"beta_1": schedule.beta[1], "beta_tilde_2": schedule.beta_tilde[2], "the error": square}.items():
+    L_0 = square / (2 * v) + np.log(2 * np.pi * v) / 2  # E12
+    print(f"sigma_1^2 = {name:12} {v:.5f}: L_0 = {L_0:.3f} nats")
 
 # %% [markdown]
 # ## Why the posterior, and not equation 11?

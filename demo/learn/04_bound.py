@@ -124,8 +124,8 @@ for name, values in lines.items():
 #
 # At each t, a weight does not move the best eps_hat (E23): a network with room for all t would learn the same. But a network
 # shares its weights over t, and the bound's weight is largest where x_t is nearly clean: there the error is about noise
-# that no eye sees. Without it, training cares for the levels that decide what an image shows. Samples get better, and
-# the likelihood gets worse: to be good at both, train with `loss_weight="bound"` and compare.
+# that no eye sees. Without the weight, training cares for the levels that decide what an image shows. Samples look better
+# for it, and the likelihood is worse. (`td.train(data, loss_weight="bound")` lets you compare.)
 
 # %%
 linear = td.NoiseSchedule.linear(1000)
@@ -167,7 +167,7 @@ print(f"{bits.mean():.2f} +- {bits.std() / len(bits) ** 0.5:.2f} bits/dim")
 assert 0 < bits.mean() < 8
 
 # %% [markdown]
-# The long walk-through `demo/walkthrough.py` goes on from here: scores, four forms of the bound, and which t to draw.
+# The bound is estimated from few draws. Lesson 13 is about how much such estimates vary.
 #
 # ## Exercises
 #

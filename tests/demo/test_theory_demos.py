@@ -33,17 +33,6 @@ def small(demo):
     return command
 
 
-def test_the_walkthrough_holds_all_its_assertions_and_draws_its_figures(tmp_path):
-    printed = run(small("walkthrough.py"), tmp_path / "figures")
-    assert [path.name for path in sorted((tmp_path / "figures").iterdir())] == [
-        "1_bound.png",
-        "2_variance_at_1.png",
-        "3_score.png",
-        "4_estimators.png",
-    ]
-    assert "the bound -0.239111, 0.122956 above -log p(x_0)" in printed  # by quadrature: the same at every size
-
-
 def test_a_schedule_is_learned_whose_estimate_varies_less(tmp_path):
     printed = run(small("learned_schedule.py"), tmp_path)
     table = {words[0]: float(words[2]) for words in map(str.split, printed.splitlines()) if len(words) == 3}
