@@ -47,7 +47,7 @@ def code_lines(path):
 def test_the_evenings_read_is_as_long_as_it_says_and_no_longer_than_an_evening():
     table = README.split("An evening, in this order:")[1].split("Every module")[0]
     said = int(re.search(r"about ([\d,]+) lines", table)[1].replace(",", ""))
-    paths = []
+    paths, folder = [], ""
     for row in table.splitlines()[4:]:
         for file in re.findall(r"`([\w/]+\.py)`", row.split("|")[1] if "|" in row else ""):
             folder = file.rpartition("/")[0] or folder

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from programs import run_python
+from subprocesses import run_python
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from nn import Parallel, Tensor

@@ -11,7 +11,7 @@ import typing
 
 import numpy as np
 import pytest
-from programs import run_python
+from subprocesses import run_python
 
 import nn
 from nn import Parallel

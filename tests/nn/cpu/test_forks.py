@@ -4,7 +4,7 @@ import os
 import textwrap
 
 import pytest
-from programs import run_python
+from subprocesses import run_python
 
 FORKS = {
     "os.fork and sys.exit": """

@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from programs import run_python
+from subprocesses import run_python
 
 import nn
 from nn import Parallel, Tensor, available_cores, gradients, tape

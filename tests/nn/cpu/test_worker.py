@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import run_python
+from subprocesses import run_python
 
 from nn import Parallel, Tensor
 from nn.cpu import worker

@@ -1,7 +1,7 @@
 """A file of the user's that is named as a package of ours."""
 
 import pytest
-from programs import run_python
+from subprocesses import run_python
 
 
 @pytest.mark.parametrize("name", ["nn.py", "nn/__init__.py"])
