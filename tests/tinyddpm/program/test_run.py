@@ -373,3 +373,32 @@ def test_a_checkpoint_without_a_part_it_needs_says_which(finished, capsys):
         checkpoint.save(finished / checkpoint.RUN_FILE, {k: v for k, v in arrays.items() if k != part}, values)
         assert command("train", "--out", finished, "--resume", "--steps", 9) == 1
         assert part.split("/")[-1] in capsys.readouterr().err
+
+
+def test_a_schedule_without_a_name_is_kept_as_a_table_and_another_one_is_refused(tmp_path):
+    schedule = td.NoiseSchedule.from_alpha_bar(np.linspace(0.9, 0.01, 20))
+    options = {name: value for name, value in OPTIONS.items() if name != "T"}
+    model = td.train(SQUARES, steps=1, out=tmp_path / "run", schedule=schedule, **options)
+    found = td.load(tmp_path / "run")
+    for table in ("beta", "alpha", "alpha_bar"):
+        np.testing.assert_array_equal(getattr(found.schedule, table), getattr(schedule, table))
+    np.testing.assert_array_equal(found.sample(2, labels=0, steps=3), model.sample(2, labels=0, steps=3))
+    td.train(SQUARES, steps=2, out=tmp_path / "run", resume=True, schedule=schedule)
+    other = td.NoiseSchedule.from_alpha_bar(np.linspace(0.8, 0.01, 20))
+    with pytest.raises(checkpoint.CheckpointError, match="another schedule|the schedule handed over is another one"):
+        td.train(SQUARES, steps=3, out=tmp_path / "run", resume=True, schedule=other)
+
+
+def test_a_model_is_saved_and_loaded_with_the_weights_it_samples_with(tmp_path):
+    model = td.train(SQUARES, steps=3, **OPTIONS)
+    td.save(model, tmp_path / "model.npz")
+    found = td.load(tmp_path / "model.npz")
+    assert found.config == model.config
+    np.testing.assert_array_equal(found.sample(2, labels=1, steps=3), model.sample(2, labels=1, steps=3))
+
+
+def test_an_unknown_option_is_refused_with_the_ones_there_are():
+    with pytest.raises(TypeError, match="unknown options .*bach.*there are: .*batch"):
+        td.train(SQUARES, steps=1, bach=3)
+    with pytest.raises(ValueError, match="either how many steps in all, or how many minutes"):
+        td.train(SQUARES)
