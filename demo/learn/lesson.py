@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 
 import matplotlib
+from threadpoolctl import threadpool_limits
 
 IN_NOTEBOOK = "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
 if not IN_NOTEBOOK:
     matplotlib.use("agg")  # a script saves its pictures and opens no window
 
 import matplotlib.pyplot as plt  # noqa: E402
+
+threadpool_limits(1)  # the matrices here are small: several threads of BLAS would mostly wait for each other
 
 COLOURS = INK, RED, BLUE, GREEN, GREY = "#1f2933", "#d1495b", "#30638e", "#3c896d", "#9aa5b1"
 plt.rcParams |= {"figure.constrained_layout.use": True, "savefig.dpi": 120, "legend.frameon": False}
