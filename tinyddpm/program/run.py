@@ -56,7 +56,7 @@ def train_run(
     check_amount(steps, minutes)
     config, own = _asked(data, options)
     path = None if out is None else Path(out) / RUN_FILE
-    with contextlib.nullcontext() if path is None else exclusive(path):
+    with contextlib.nullcontext() if path is None else exclusive(path), _stop_on_signal() as stopped:
         if path is not None and path.exists() and not resume:
             raise FileExistsError(f"{path.parent} holds a run: go on with it (resume), or take another folder")
         if resume:
@@ -73,10 +73,10 @@ def train_run(
         if path is not None:  # what the end will need is tried before the work is done
             trainer.save(path)
             picture_seconds = picture_seconds if _can_draw() else math.inf
-        stopped = _steps(trainer, path, steps, minutes, save_seconds, picture_seconds)
+        _steps(trainer, path, steps, minutes, save_seconds, picture_seconds, stopped)
         if path is not None:
             _save_at_last(trainer, path)
-    return trainer, stopped
+    return trainer, bool(stopped)
 
 
 def _asked(data, options):
@@ -102,11 +102,11 @@ def _can_draw():
     return True
 
 
-def _steps(trainer, path, steps, minutes, save_seconds, picture_seconds):
-    """All steps of training, with what is written on the way. Returns whether a signal came."""
+def _steps(trainer, path, steps, minutes, save_seconds, picture_seconds, stopped):
+    """All steps of training, with what is written on the way, until `stopped` is no longer empty."""
     saved = drawn = start = time.monotonic()
     first = trainer.steps_done
-    with _stop_on_signal() as stopped, _training_bar(trainer, steps, minutes) as show:
+    with _training_bar(trainer, steps, minutes) as show:
         for _ in trainer.run(steps, minutes):
             show()
             now = time.monotonic()
@@ -125,7 +125,6 @@ def _steps(trainer, path, steps, minutes, save_seconds, picture_seconds):
     recent = np.mean(trainer.losses[-max(1, len(trainer.losses) // 20) :]) if trainer.losses else math.nan
     rate = done * trainer.size / max(seconds, 1e-9)
     print(f"step {trainer.steps_done}: loss {recent:.4f}, {rate:.0f} images/s over {seconds:.0f} s", flush=True)
-    return bool(stopped)
 
 
 @contextlib.contextmanager
