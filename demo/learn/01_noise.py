@@ -11,7 +11,7 @@ import inspect
 
 import matplotlib.pyplot as plt
 import numpy as np
-from lesson import show, small
+from lesson import digits, show
 
 import tinyddpm as td
 from tinyddpm.data.images import to_model
@@ -19,7 +19,7 @@ from tinyddpm.prediction import x0_from_eps
 
 schedule = td.NoiseSchedule.linear(1000)  # beta_1..beta_T on a line from 0.0001 to 0.02, as Ho et al. 2020 have it
 rng = np.random.default_rng(0)
-data = td.load_data(small("auto", "glyphs"))
+data = digits()
 x0 = to_model(data.test.images[:3]).astype(np.float64)  # (3, 28, 28, 1)
 
 # %% [markdown]

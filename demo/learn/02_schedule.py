@@ -12,7 +12,7 @@ and its logarithm, which is 0 where signal and noise are equally strong.
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
-from lesson import show, small
+from lesson import digits, show
 
 import tinyddpm as td
 from tinyddpm.bound import prior_term
@@ -33,7 +33,7 @@ assert round(schedules["linear"].alpha_bar[T] * 1e5, 2) == 4.04  # 0.004% of the
 
 # %%
 rng = np.random.default_rng(0)
-x0 = to_model(td.load_data(small("auto", "glyphs")).test.images[:1])
+x0 = to_model(digits().test.images[:1])
 noise = rng.standard_normal(x0.shape).astype(x0.dtype)
 shown = [1, 100, 200, 300, 400, 500, 600, 700, 800, 900]
 

@@ -10,7 +10,7 @@ blurred by training, and every equality holds to rounding.
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
-from lesson import show, small
+from lesson import digits, show, small
 
 import tinyddpm as td
 from tinyddpm.bound import denoising_term, prior_term, reconstruction_term
@@ -156,8 +156,8 @@ show(fig)
 # A model that knows the mean and the variance of each pixel, and no more, saves most of them; networks save more.
 
 # %%
-data = td.load_data(small("auto", "glyphs"))
-pixels = to_model(data.train.images[:2000]).reshape(2000, -1)
+data = digits()
+pixels = to_model(data.train.images[:2000]).reshape(-1, 784)
 simple = Oracle(gaussian_data(pixels.mean(axis=0), pixels.var(axis=0)), schedule)
 test = to_model(data.test.images[: small(100, 5)])
 rng = np.random.default_rng(0)

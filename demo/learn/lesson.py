@@ -5,14 +5,15 @@ import runpy
 import sys
 from pathlib import Path
 
-import matplotlib
+import matplotlib.pyplot as plt
 from threadpoolctl import threadpool_limits
+
+import tinyddpm as td
+from tinyddpm.data import glyphs
 
 IN_NOTEBOOK = "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
 if not IN_NOTEBOOK:
-    matplotlib.use("agg")  # a script saves its pictures and opens no window
-
-import matplotlib.pyplot as plt  # noqa: E402
+    plt.switch_backend("agg")  # a script saves its pictures and opens no window
 
 threadpool_limits(1)  # the matrices here are small: several threads of BLAS would mostly wait for each other
 
@@ -24,6 +25,13 @@ plt.rcParams |= {"axes.prop_cycle": plt.cycler(color=COLOURS), "axes.spines.top"
 def small(full, tiny):
     """`full`, or `tiny` where TINYDDPM_SMALL is set, as the tests do: every size in a lesson goes through here."""
     return tiny if os.environ.get("TINYDDPM_SMALL") else full
+
+
+def digits():
+    """`td.load_data("auto")`: MNIST, or where it cannot be had, drawn digits. If lessons run small, a few of those."""
+    if not small(False, True):
+        return td.load_data("auto")
+    return td.Data("glyphs", *(td.Dataset(*glyphs.draw(n, seed)) for seed, n in enumerate((500, 100))))
 
 
 def show(figure, part=""):
