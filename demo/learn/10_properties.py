@@ -2,9 +2,9 @@
 """
 # 10. Is my diffusion right, or does it only look right?
 
-A wrong diffusion trains. Its loss falls, and its samples look like something. This lesson has one with five bugs, each
-taken from code that people publish. Find them first by reading, if you can, and then with the identities of the field as
-a test: they hold for every schedule, every t and every x, so a machine can try many and bring back the smallest that fails.
+A wrong diffusion trains. Its loss falls, and its samples look like something. This lesson has one with five bugs, of the
+kinds that people make. Find them first by reading, if you can, and then with the identities of the field as a test: they
+hold for every schedule, every t and every x, so a machine can try many and bring back the smallest that fails.
 """
 
 # %%
