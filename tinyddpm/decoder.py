@@ -52,7 +52,6 @@ def standardise(p, x0, levels):
     check_like("x0", x0, "the mean", p.mean)
     if not is_integer(levels) or levels < 2:
         raise ValueError(f"levels must be an integer of at least 2, got {levels!r}")
-    levels = int(levels)
     k = np.rint((float64(x0) + 1) * (levels - 1) / 2)
     grid = 2 * k / (levels - 1) - 1
     if not ((abs(grid - x0) <= 0.01 / levels) & (abs(grid) <= 1)).all():

@@ -31,8 +31,7 @@ class Gaussian:
         if not fits or len(shape) > len(mean_shape):
             raise ValueError(f"variance of shape {shape} does not broadcast to the mean's shape {mean_shape}")
         if isinstance(self.variance, np.generic) and self.variance.dtype.kind in "fiu":
-            number = float if isinstance(self.mean, float) else mean_dtype.type
-            object.__setattr__(self, "variance", number(self.variance))
+            object.__setattr__(self, "variance", float(self.variance))  # a number takes the dtype that it meets
         elif type(self.variance) not in (int, float) and float_dtype("variance", self.variance) != mean_dtype:
             raise TypeError(f"variance must have the mean's dtype {mean_dtype}, got {self.variance.dtype}")
         if is_on_host(self.variance) and not np.all(self.variance >= 0):
