@@ -20,7 +20,8 @@ demo: $(VENV)/demo.stamp  ## train on MNIST for MINUTES=8 minutes and draw what 
 page: $(VENV)/demo.stamp  ## a page in which a browser trains and samples: out/page, or with SINGLE=1 out/tinyddpm.html
 	$(BIN)/python demo/page/build.py $(if $(SINGLE),--single)
 
-browser: $(VENV)/page.stamp page  ## use the page in a headless Chromium, where there is one
+browser: $(VENV)/page.stamp  ## build the page, and use it in a headless Chromium, where both can be had
+	-$(BIN)/python demo/page/build.py
 	$(BIN)/python -m pytest -q tests/demo/test_page.py
 
 test: lint  ## lint, then every test

@@ -30,6 +30,7 @@ export function check(panel) {
       if (!own) task.say("A Python of its own is started for your code…");
     },
     show,
+    end: () => list.firstChild?.scrollIntoView({ block: "start" }),
   });
   for (const name of Object.keys(FAULTS)) fault.add(new Option(name));
   fault.addEventListener("change", () => (code.value = ADAPTER.replace(...FAULTS[fault.value])));

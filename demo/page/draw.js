@@ -37,6 +37,7 @@ export function curves(svg, series, { label = "", mark = null } = {}) {
   svg.setAttribute("role", "img");
   svg.replaceChildren();
   const xs = series.flatMap(({ x }) => [x[0], x.at(-1)]).filter(Number.isFinite);
+  if (!xs.length) return;
   const [left, right] = [Math.min(...xs), Math.max(...xs)];
   const across = (x) => MARGIN + ((x - left) / (right - left || 1)) * (WIDTH - 2 * MARGIN);
   const spoken = [];
@@ -58,7 +59,7 @@ export function curves(svg, series, { label = "", mark = null } = {}) {
   svg.append(element("text", { x: MARGIN, y: HEIGHT - 8 }, short(left)));
   svg.append(element("text", { x: WIDTH / 2, y: HEIGHT - 8, "text-anchor": "middle" }, label));
   svg.append(element("text", { x: WIDTH - MARGIN, y: HEIGHT - 8, "text-anchor": "end" }, short(right)));
-  if (mark !== null && xs.length) {
+  if (mark !== null) {
     const at = across(mark);
     svg.append(element("line", { class: "mark", x1: at, x2: at, y1: 32, y2: HEIGHT - 22 }));
   }

@@ -54,7 +54,7 @@ export function points(panel, python, about) {
     for (let i = 0; i < side ** 2; i++) {
       const [sx, sy] = [flow.scores[step * size + 2 * i], flow.scores[step * size + 2 * i + 1]];
       const [x, y] = place(-1.8 + (3.6 * (i % side)) / (side - 1), -1.8 + (3.6 * Math.floor(i / side)) / (side - 1));
-      const length = Math.min(16, 9 * Math.hypot(sx, sy) ** 0.5) / (Math.hypot(sx, sy) || 1);
+      const length = Math.min(20, 12 * Math.hypot(sx, sy) ** 0.5) / (Math.hypot(sx, sy) || 1);
       context.moveTo(x - sx * length * 0.2, y + sy * length * 0.2);
       context.lineTo(x + sx * length, y - sy * length);
       context.moveTo(x + 1.5, y);

@@ -29,6 +29,7 @@ export function scrub(panel, python, about) {
     schedule();
     if (waiting) return void (waiting.again = true);
     waiting = { again: false };
+    panel.ariaBusy = true;
     const options = { image: Array.from(pad.ink), t: Number(slider.value), seed: Number(seed.value) };
     await python().run("scrub", options, ({ xt, x0_hat, loss }) => {
       if (xt) pictures(find("xt"), xt, about.size);
@@ -37,6 +38,7 @@ export function scrub(panel, python, about) {
     });
     const { again } = waiting;
     waiting = null;
+    panel.ariaBusy = again;
     if (again) noised();
   }
 
