@@ -9,13 +9,16 @@ DEVICE ?= cpu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo page browser test strict smoke lint bench kernels mutation clean
+.PHONY: help demo gallery page browser test strict smoke lint bench kernels mutation clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/'
 
 demo: $(VENV)/demo.stamp  ## train on MNIST for MINUTES=8 minutes and draw what was learned into out/
 	$(BIN)/python demo/mnist.py --minutes $(MINUTES) --out out
+
+gallery: $(VENV)/demo.stamp  ## draw docs/gallery/: what else a trained model can do
+	$(BIN)/python demo/learn/gallery.py
 
 page: $(VENV)/demo.stamp  ## a page in which a browser trains and samples: out/page, or with SINGLE=1 out/tinyddpm.html
 	$(BIN)/python demo/page/build.py $(if $(SINGLE),--single)
