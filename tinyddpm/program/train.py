@@ -138,14 +138,15 @@ class Trainer:
     def save(self, path):
         """Write all that is needed to go on, exactly, to the checkpoint `path`.
 
-        FloatingPointError, writing nothing, where a loss or a weight is not finite.
+        FloatingPointError, writing nothing, where a loss, a weight, an average or a moment is not finite.
         """
         self.read_losses()
-        if not self.model.compute.xp.isfinite(self.optimiser.flat).all():
-            raise FloatingPointError(f"the weights are not finite at step {self.steps_done}; lower the learning rate")
         arrays = {**_model_arrays(self.model), "losses": np.asarray(self.losses, dtype=np.float64)}
         for prefix, part in (("ema/", self.ema), ("adam/", self.optimiser)):
             arrays |= {prefix + name: array for name, array in part.state_dict().items()}
+        wrong = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+        if wrong:  # an infinite moment would keep its weight where it is, for good
+            raise FloatingPointError(f"{wrong[0]} is not finite at step {self.steps_done}; lower the learning rate")
         checkpoint.save(path, arrays, self.config.as_dict())
 
     def restore(self, path):

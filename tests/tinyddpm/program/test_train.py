@@ -184,13 +184,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change():
             np.testing.assert_array_equal(array, before[name])
 
 
-def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+@pytest.mark.parametrize("where", ["model/", "ema/average", "adam/mean", "adam/square"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_averages_and_moments_that_are_not_finite_are_not_saved(tmp_path, where, bad):
     t = trainer()
     t.step()
     t.save(tmp_path / "c.npz")
     before = (tmp_path / "c.npz").read_bytes()
-    t.optimiser.flat[3] = np.nan
-    with pytest.raises(FloatingPointError, match="weights are not finite at step 1"):
+    o = t.optimiser
+    {"model/": o.flat, "ema/average": t.ema.average, "adam/mean": o.mean, "adam/square": o.square}[where][3] = bad
+    with pytest.raises(FloatingPointError, match=f"{where}.* is not finite at step 1"):
         t.save(tmp_path / "c.npz")
     assert (tmp_path / "c.npz").read_bytes() == before
 
