@@ -5,6 +5,7 @@ Each is named with its SHA-256. It is taken from a folder, or from the packages 
 
 import hashlib
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -44,7 +45,7 @@ def collect(folder):
             break
         print(f"fetching {', '.join(SHA256.keys() - found)}: {fetch.__doc__}", flush=True)
         try:
-            for name, content in fetch(SHA256.keys() - found).items():
+            for name, content in fetch(SHA256.keys() - found, folder).items():
                 if _is(name, content):
                     (folder / name).write_bytes(content)
         except (OSError, subprocess.SubprocessError) as error:
@@ -67,7 +68,7 @@ def _is(name, content):
     return name in SHA256 and hashlib.sha256(content).hexdigest() == SHA256[name]
 
 
-def _from_npm(names):
+def _from_npm(names, _):
     """Pyodide's core, from its npm package."""
     if not shutil.which("npm"):
         raise FileNotFoundError("there is no npm")
@@ -77,21 +78,23 @@ def _from_npm(names):
             return {Path(one.name).name: archive.extractfile(one).read() for one in archive if one.isfile()}
 
 
-def _from_pip(names):
+def _from_pip(names, _):
     """The packages of pure Python, by pip."""
     wanted = ["==".join(name.split("-")[:2]) for name in names if name.endswith("-none-any.whl")]
     return _downloaded(wanted) if wanted else {}
 
 
-def _from_release(names):
-    """NumPy's wheel, from the release of Pyodide that it belongs to."""
-    if NUMPY not in names:
+def _from_release(names, folder):
+    """NumPy's wheel, from Pyodide's release, whose address its own core names."""
+    core = folder / "pyodide.mjs"
+    if NUMPY not in names or not core.exists():
         return {}
-    with urllib.request.urlopen(f"https://cdn.jsdelivr.net/pyodide/v{PYODIDE}/full/{NUMPY}", timeout=30) as answer:
+    address = re.search(r"https://[^`]+/full/", core.read_text("utf-8"))[0]
+    with urllib.request.urlopen(re.sub(r"\$\{\w+\}", PYODIDE, address) + NUMPY, timeout=30) as answer:
         return {NUMPY: answer.read()}
 
 
-def _from_carrier(names):
+def _from_carrier(names, _):
     """Pyodide with NumPy, from a Python package that carries both (100 MB)."""
     (wheel,) = _downloaded(["open-webui==0.12.4"]).values()
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:

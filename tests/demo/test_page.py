@@ -245,6 +245,15 @@ def test_a_drawn_digit_is_noised_as_q_sample_does(page):
     assert np.array_equal(browser.grey_levels(page, "xt"), model.pictures(xt)[0])
 
 
+def border_distance(label, guidance, sampler, steps, seed):
+    """How far each pixel of image 0 is from where its grey level would round to another: (14, 14), in grey levels."""
+    model = td.load(PAGE / "digits.npz", workers=1)
+    labels = None if label < 0 else model.labels(label, 1)
+    *_, (_, x0, _) = model.chain(np.arange(1), labels, guidance if label >= 0 else 1.0, sampler, steps, seed)
+    levels = 127.5 * (x0[0, :, :, 0].astype(np.float64).clip(-1, 1) + 1)
+    return abs(levels % 1 - 0.5)
+
+
 @pytest.mark.parametrize("sampler, label, guidance", [("ddim", -1, 1), ("ancestral", 5, 1), ("dpm_solver", 3, 2)])
 def test_the_same_seed_draws_the_same_digit_as_the_command_line(page, tmp_path, sampler, label, guidance):
     page.click("#tab-sample")
@@ -257,7 +266,10 @@ def test_the_same_seed_draws_the_same_digit_as_the_command_line(page, tmp_path, 
     command = page.inner_text("#command").replace("digits.png", str(tmp_path / "digits.npz")).split()
     subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, capture_output=True)
     with np.load(tmp_path / "digits.npz") as drawn:
-        assert np.array_equal(browser.grey_levels(page, "chain-x"), drawn["samples"].reshape(14, 14))
+        differ = browser.grey_levels(page, "chain-x") != drawn["samples"].reshape(14, 14)
+    # WebAssembly has no BLAS: sums are rounded in another order, by up to about 2e-4 of a grey level at the end.
+    assert not (differ & (border_distance(label, guidance, sampler, 12, 11) > 2e-3)).any()
+    assert differ.sum() <= 1
 
 
 def steps_said(page, panel, more_than=0):
