@@ -1,3 +1,5 @@
+"""A diffusion written from the equations, with names that the identities know: what the panel Check starts from."""
+
 import numpy as np
 
 
