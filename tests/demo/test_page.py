@@ -123,18 +123,24 @@ def test_the_last_of_the_chain_is_what_sample_draws(program, label, guidance):
     assert last["t"] == 0 and np.array_equal(last["xt"], np.asarray(images).ravel())
 
 
-def test_points_are_learned_and_go_on_with_another_prediction(program):
-    first, *later = values(
-        program, "train_points", 3, fresh=True, data="moons", schedule="cosine", prediction="v", every=1
-    )
-    losses = sum((one["losses"] for one in later), [])
+def test_points_are_learned(program):
+    points = program("points")
+    learner = points.Learner()
+    learner.learn(points.moons, td.named_schedule("cosine", points.T), "v")
+    losses = [learner.step() for _ in range(60)]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:3])
+
+
+def test_points_go_on_with_other_data_and_another_prediction(program):
+    options = {"data": "moons", "schedule": "cosine", "prediction": "v", "every": 0.01}
+    first, second = values(program, "train_points", 2, fresh=True, **options)
     steps = len(first["t"])
     assert first["path"].size == steps * first["data"].size and len(first["scores"]) % (steps - 1) == 0
-    more = values(
-        program, "train_points", 2, fresh=False, data="spiral", schedule="linear", prediction="eps", every=0.1
-    )
-    assert np.isfinite(more[-1]["losses"]).all()
+    assert np.isfinite(second["losses"]).all()
+    learner = program("points")._learner
+    options |= {"data": "spiral", "schedule": "linear", "prediction": "eps"}
+    more = values(program, "train_points", 2, fresh=False, **options)
+    assert np.isfinite(more[-1]["losses"]).all() and program("points")._learner is learner
 
 
 def test_a_drawing_becomes_points_where_its_ink_is(program):
