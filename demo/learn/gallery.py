@@ -5,6 +5,7 @@ python demo/learn/gallery.py --model runs/mnist      # with one's own
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +160,9 @@ def enlarging_picture(model, train, test, training_steps=400, steps=50, columns=
         images = train.images[rng.integers(len(train), size=n)]
         return to_model(images), enlarged(to_model(halved(images)))
 
-    losses = learn(network, schedule, pairs, training_steps, batch=16, progress=progress)
+    losses = learn(
+        network, schedule, pairs, training_steps, batch=16, progress=partial(progress, desc="learning to enlarge")
+    )
     print(f"enlarging: loss {np.mean(losses[-50:]):.3f} after {training_steps} steps of 16")
 
     def large(small, seed=0):
