@@ -1,10 +1,11 @@
-"""DDPM on MNIST in one file, around the project's formulas and its network: the training loop and the sampler.
+"""DDPM on MNIST in one file: the training loop and the sampler. The formulas and the network are the project's own.
 
     python demo/ddpm.py --minutes 3
 
 Algorithms 1 and 2 are those of Ho, Jain & Abbeel 2020, "Denoising diffusion probabilistic models"; the network predicts
 v (Salimans & Ho 2022, "Progressive distillation") under the cosine schedule (Nichol & Dhariwal 2021, "Improved DDPM").
-Copy the file and change it. docs/algorithm.md has every formula in the order of the paper, the bound too.
+Copy the file and change it. docs/algorithm.md has every formula in the order of the paper, including the bound.
+E-numbers are those of docs/equations.md.
 """
 
 import argparse
@@ -21,12 +22,12 @@ from tinyddpm.program.unet import UNet, UNetConfig
 
 
 def loss(network, xt, t, v):
-    """The mean of ||v - v_hat||^2 over some images: a worker process takes these, another those."""
+    """The mean square of v - v_hat over one shard of the batch. Each worker process calls it on shards of its own."""
     return nn.mse(network(xt, t), v)
 
 
 def train(network, average, schedule, images, cores, rng, batch=64):
-    """Algorithm 1, for as long as the caller goes on asking for the next loss."""
+    """Algorithm 1, as an endless generator of losses: each `next` makes one training step."""
     optimiser = nn.Adam(network.parameters(), nn.rates.warmup(2e-3, steps=100))
     while True:
         x0 = images[rng.integers(len(images), size=batch)]
@@ -42,7 +43,7 @@ def train(network, average, schedule, images, cores, rng, batch=64):
 
 
 def generate(network, schedule, shape, cores, rng, steps=100):
-    """Algorithm 2 over `steps` of the T timesteps, in the form that clips x_0. (E29, E32)"""
+    """Algorithm 2 over `steps` of the T timesteps, in the form that can clip x_0. (E29, E32)"""
 
     def denoise(xt, t):
         v = cores.map(lambda network, xt, t: network(xt, t), network, xt, np.full(len(xt), t))
@@ -59,7 +60,7 @@ def main(arguments):
     images = to_model(load_data(arguments.data).train.images)  # (N, H, W, C) in [-1, 1]
     network = UNet(UNetConfig(images.shape[-1], arguments.width, (1, 2, 2), T=schedule.T))
     average = nn.EMA(network.parameters(), decay=0.999)
-    cores = nn.Parallel(shard=8)  # a batch in shards of 8 images, on all cores
+    cores = nn.Parallel(shard=8)  # splits a batch into shards of 8 images, over all cores
 
     start, losses = time.monotonic(), []
     for value in train(network, average, schedule, images, cores, rng):

@@ -1,6 +1,6 @@
-"""What a Tensor may hold, what may meet it in an expression, and what Python and NumPy may ask of it.
+"""The array side of a Tensor: what data it accepts, which operands, and which protocols of Python and NumPy.
 
-In all of these a Tensor is as a NumPy array, or it raises: it never answers something else. Next: tape.py.
+In each case a Tensor either does what a NumPy array does, or raises an error. Next: tape.py.
 """
 
 import copy
@@ -12,8 +12,8 @@ from nn.backend import array_module
 __all__ = ["NUMBERS", "PLAIN", "DtypesDiffer", "is_array", "described", "held", "check_devices", "fixed", "scattered"]
 __all__ += ["ArrayProtocols"]
 
-NUMBERS = (int, float, np.integer, np.floating, np.bool_)  # what takes the dtype of the Tensor that it meets
-PLAIN = {np.ndarray, np.float16, np.float32, np.float64}  # types that a Tensor holds as they are; others are looked at
+NUMBERS = (int, float, np.integer, np.floating, np.bool_)  # operands that are converted to the Tensor's dtype
+PLAIN = {np.ndarray, np.float16, np.float32, np.float64}  # floating types that need no conversion in `held`
 
 
 class DtypesDiffer(TypeError):
@@ -26,12 +26,12 @@ def is_array(value):
 
 
 def described(value):
-    """`value` in an error: "float32 (2, 3) of numpy", or its type."""
+    """`value` described for an error message: "float32 (2, 3) of numpy", or the name of its type."""
     return f"{value.dtype} {value.shape} of {array_module(value).__name__}" if is_array(value) else type(value).__name__
 
 
 def held(data):
-    """`data` as a Tensor holds it: a plain array of floating-point numbers. TypeError for anything else."""
+    """`data` as a plain array of floating-point numbers, which a Tensor can hold. TypeError for anything else."""
     if isinstance(data, np.ndarray):
         data = data if isinstance(data, np.ma.MaskedArray) else np.asarray(data)  # a memmap or a matrix becomes plain
     if not is_array(data) or isinstance(data, np.ma.MaskedArray) or data.dtype.kind != "f":
@@ -41,7 +41,7 @@ def held(data):
 
 
 def check_devices(op, *tensors):
-    """TypeError, naming the op, where NumPy's arrays meet CuPy's. NumPy's scalars meet both."""
+    """Raise TypeError, naming the op, if NumPy arrays and CuPy arrays are mixed. NumPy scalars go with both."""
     modules = [x.xp for x in tensors if not isinstance(x.data, np.generic)]
     if any(xp is not modules[0] for xp in modules):
         given = ", ".join(described(x.data) for x in tensors)
@@ -49,7 +49,7 @@ def check_devices(op, *tensors):
 
 
 def fixed(index):
-    """`index` with copies of its arrays and lists, into which the caller may write without changing it."""
+    """`index` with its arrays and lists copied, so that it stays the same when the caller writes into them."""
     if isinstance(index, tuple):
         return tuple(map(fixed, index))
     return index.copy() if hasattr(index, "copy") else index
@@ -71,7 +71,7 @@ def scattered(values, index, shape, xp):
 
 
 class ArrayProtocols:
-    """What a Tensor is besides differentiable; Tensor adds `data`, an array, `requires_grad` and all arithmetic."""
+    """The base class of Tensor, without arithmetic and gradients. Tensor adds `data` (an array) and `requires_grad`."""
 
     __slots__ = ()
     __array_ufunc__ = None  # `ndarray * Tensor` then asks Tensor, and NumPy does not try elementwise
@@ -92,10 +92,10 @@ class ArrayProtocols:
         return self.data.item()
 
     def operand(self, op, other):
-        """`other`, a number, array or Tensor, as a Tensor that can meet this one in the op of that name, or TypeError."""
+        """`other`, a number, array or Tensor, as a Tensor. TypeError, naming `op`, if it has another dtype or device."""
         if not isinstance(other, ArrayProtocols):
             if isinstance(other, NUMBERS):
-                return type(self)(self.data.dtype.type(other))  # on the host: a GPU takes it along with the launch
+                return type(self)(self.data.dtype.type(other))  # on the host: CuPy hands it to the kernel by value
             if not is_array(other):
                 raise TypeError(f"{op}: cannot use {type(other).__name__} in an expression with a Tensor")
             other = type(self)(other)

@@ -11,14 +11,15 @@ __all__ = ["array_module", "choose_device", "why_no_gpu", "to_device", "to_numpy
 
 def array_module(array):
     """The module that made `array`: `cupy` for a CuPy array, else `numpy`."""
-    cupy = sys.modules.get("cupy")  # an array of CuPy's exists only where CuPy has been imported, and not in part
+    cupy = sys.modules.get("cupy")  # before `import cupy` has finished there can be no CuPy array
     return cupy if isinstance(array, getattr(cupy, "ndarray", ())) else np
 
 
 def choose_device(device="cpu"):
     """The array module of `device`: "cpu" (NumPy), "cuda" (CuPy), or "auto" (CuPy if it works here, else NumPy).
 
-    `why_no_gpu` says why "auto" took NumPy. Raises ValueError for another name, and RuntimeError, saying what to do, where "cuda" was asked for and cannot run.
+    `why_no_gpu` says why "auto" took NumPy. Raises ValueError for another name. Raises RuntimeError, which says what to
+    do, if "cuda" was asked for and cannot run.
     """
     if device not in ("cpu", "cuda", "auto"):
         raise ValueError(f"device must be 'cpu', 'cuda' or 'auto', got {device!r}")
@@ -30,7 +31,7 @@ def choose_device(device="cpu"):
 
 
 def why_no_gpu():
-    """Why no GPU can be used here, and what to do about it; "" where one can."""
+    """Why no GPU can be used here, and what to do about it; "" if one can be used."""
     try:
         _working_cupy()
     except RuntimeError as error:
@@ -47,7 +48,7 @@ def _working_cupy():
             f"a GPU needs CuPy, which cannot be imported ({error}); "
             "pip install 'tinyddpm[cuda12]' or 'tinyddpm[cuda13]', or use device 'cpu'"
         ) from error
-    except Exception as error:  # half an installation, or one of another version of Python or NumPy
+    except Exception as error:  # a broken installation, or one for another version of Python or NumPy
         raise RuntimeError(
             f"importing CuPy fails ({type(error).__name__}: {error}); install it again, or use device 'cpu'"
         ) from error
@@ -68,7 +69,7 @@ def _working_cupy():
 
 
 def _what_is_wrong(cupy):
-    """What a user can do about a GPU that does not work, from the versions of CUDA that the driver and CuPy are for."""
+    """What a user can do about a GPU that does not work. Compares the CUDA versions of the driver and of CuPy."""
     try:
         driver, runtime = cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.runtimeGetVersion()
     except Exception:  # a CuPy so broken that it cannot even be asked
@@ -93,15 +94,15 @@ def to_numpy(array):
 
 @functools.cache
 def keep_freed_memory():
-    """Ask the C library to keep freed memory for the next array, where it has a way to be asked (glibc, Linux).
+    """Ask the C library to keep freed memory for the next array. Only glibc (on Linux) can be asked.
 
-    By default glibc hands large blocks back to the system at once, and every new array is paid for in page faults: a
-    tenth to a fifth of a training step.
+    By default glibc returns large blocks to the system at once. Every new large array then costs page faults: a tenth
+    to a fifth of the time of a training step.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda parameter, value: 0)  # musl has none; 0 is "refused"
         m_trim_threshold, m_mmap_threshold = -1, -3
-        # Before version 2.35, glibc takes 32 MiB at most. Where it takes nothing, the second call would do harm: it ends
-        # the adaptation of the first threshold to the program.
+        # Before version 2.35, glibc accepts 32 MiB at most. If it accepts neither, leave the second threshold alone:
+        # setting it would stop glibc from adapting the first one to the program.
         if mallopt(m_mmap_threshold, 1 << 30) or mallopt(m_mmap_threshold, 32 << 20):
             mallopt(m_trim_threshold, 1 << 30)

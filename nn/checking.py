@@ -1,4 +1,4 @@
-"""Is this vjp right? The gradient an op claims against central differences, with a random cotangent.
+"""`gradcheck`: compares the gradient that an op computes with central differences, for a random cotangent.
 
 Next: profiling.py.
 """
@@ -21,7 +21,8 @@ def gradcheck(op, *arrays, seed=0, step=1e-6, rtol=1e-6):
     does not grow with the square of the size.
 
     A gradient of another dtype or shape than its input's is refused by the walk itself: TypeError or ValueError, naming
-    the op. Since float64 hides what only float32 shows, `op` also runs once in float32, if it holds no float64 array.
+    the op. Some errors of dtype show in float32 only, so `op` also runs once in float32. (That run is skipped
+    if `op` uses float64 arrays of its own, which cannot meet float32.)
     """
     for index, a in enumerate(arrays):
         if getattr(a, "dtype", None) != np.float64:
@@ -45,7 +46,7 @@ def gradcheck(op, *arrays, seed=0, step=1e-6, rtol=1e-6):
             measured = float((above - below).sum()) / (2 * step)
             expected = float((claimed[index] * direction).sum())
             tolerance = max(rtol * max(abs(measured), abs(expected)), _rounding(above, step))
-            if not abs(measured - expected) <= tolerance:  # so written that NaN is an error
+            if not abs(measured - expected) <= tolerance:  # `not <=`, so that NaN is an error too
                 raise AssertionError(
                     f"gradient of input {index} (shape {a.shape}): claimed {expected!r}, measured {measured!r}"
                 )
@@ -63,10 +64,11 @@ def _directions(shape, rng):
 
 
 def _rounding(terms, step):
-    """What rounding alone can do to a central difference of a sum of `terms`.
+    """An allowance for rounding in a central difference of a sum of `terms`.
 
-    A term that is computed in k operations is off by some k eps of its size, upwards or downwards. So the sum is off by
-    some k eps of the terms' Euclidean norm, and the difference by that over `step`. 64 is room for dozens of operations.
+    A term computed in k operations has a relative error of about k eps, of random sign. So the sum has an error of
+    about k eps times the terms' Euclidean norm, and the difference that over `step`. 64 leaves room for dozens of
+    operations.
     """
     return 64 * np.finfo(np.float64).eps * max(float((terms * terms).sum()) ** 0.5, 1) / step
 

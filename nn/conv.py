@@ -2,7 +2,7 @@
 
 Notation: N images, H x W pixels, C channels in, O channels out, KH x KW the filter, OH x OW the output.
 `conv2d` computes the same in one of two ways, each with a vjp of its own:
-- `conv2d_im2col`: every window copied to a row, then one matrix product; any filter, stride and padding;
+- `conv2d_im2col`: copies every window to a row, then takes one matrix product; any filter, stride and padding;
 - `conv2d_winograd`, in winograd.py: 3x3 filters at stride 1, with a quarter of the multiplications.
 `conv2d_loops` is the definition, to which the tests hold both. Next: winograd.py.
 """
@@ -22,12 +22,12 @@ __all__ = ["conv2d", "conv2d_im2col", "conv2d_loops"]
 def conv2d(x, weight, bias=None, stride=1, padding=0):
     """Cross-correlation of x (N, H, W, C) with weight (KH, KW, C, O), plus bias: (N, OH, OW, O).
 
-    bias: (O,), or (N, O) for a bias of each sample's own (the way a U-Net is told its timestep without another pass),
-    or None. padding: zeros on each side. OH = (H + 2 padding - KH) // stride + 1. ValueError where shapes do not fit.
+    bias: (O,); or (N, O), one bias per sample, by which a U-Net adds its timestep without another pass; or None.
+    padding: zeros on each side. OH = (H + 2 padding - KH) // stride + 1. ValueError where shapes do not fit.
     """
     stride, padding = whole("stride", stride, 1), whole("padding", padding)
     _check(x, weight, bias, padding)
-    # With fewer channels Winograd's transforms cost more than they save, and on a GPU they are too many launches.
+    # Below 8 channels Winograd's transforms cost more than they save. On a GPU they need too many kernel launches.
     worth_it = weight.shape[2] >= 8 and x.xp is np
     if worth_it and weight.shape[:2] == (3, 3) and stride == 1 and padding == 1:
         return conv2d_winograd(x, weight, bias)
@@ -46,7 +46,7 @@ def _check(x, weight, bias, padding):
 
 
 def conv2d_loops(x, weight, bias=0, stride=1, padding=0):
-    """The definition, on plain NumPy arrays and by loops. bias: (O,), or a number."""
+    """The definition, by loops over plain NumPy arrays. bias: (O,), or a number."""
     n, h, w, _ = x.shape
     kh, kw, _, o = weight.shape
     oh, ow = (h + 2 * padding - kh) // stride + 1, (w + 2 * padding - kw) // stride + 1

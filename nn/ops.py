@@ -1,7 +1,7 @@
-"""Every differentiable op that is not an operator of Tensor, a convolution or a norm: forward and vjp in one function.
+"""The differentiable ops, except Tensor's operators, convolutions and norms: forward and vjp in one function.
 
-To add an op is to write one such function: compute the result, and give `node` the closure that turns the gradient of
-the result `g` into one gradient per parent. `x.xp` is numpy or cupy. Next: norm.py.
+To add an op, write one such function. It computes the result and passes `node` a closure, which turns the result's
+gradient `g` into one gradient per parent. `x.xp` is numpy or cupy. Next: norm.py.
 """
 
 import numpy as np
@@ -59,8 +59,9 @@ def softplus(x):
 def where(condition, x, y):
     """x where `condition` (a boolean array), else y; all three broadcast. x or y may be a number.
 
-    Both are differentiated, the one not chosen with a gradient of 0. Where its slope is infinite the product is NaN, so
-    make the argument safe and not the result: sqrt(where(x > 0, x, 1)), not where(x > 0, sqrt(x), 0).
+    The one that is not chosen gets a gradient of 0. If it was computed by an op of infinite slope there, 0 times
+    infinity gives NaN. So make the argument safe and not the result: write sqrt(where(x > 0, x, 1)), and not
+    where(x > 0, sqrt(x), 0).
     """
     if getattr(condition, "dtype", np.dtype(float)).kind != "b":
         raise TypeError(f"where needs a boolean array, got {getattr(condition, 'dtype', type(condition).__name__)}")
@@ -75,7 +76,7 @@ def where(condition, x, y):
 
 
 def concatenate(tensors, axis=-1):
-    """Tensors joined along `axis`; ValueError where their other axes differ."""
+    """Tensors joined along `axis`. ValueError if their other axes differ."""
     tensors = tuple(tensors)
     if not (tensors and isinstance(tensors[0], Tensor)):
         raise TypeError("concatenate needs a list of Tensors, with at least one in it")
@@ -123,7 +124,7 @@ def log_softmax(x, axis=-1):
 def embedding(table, index):
     """Rows of `table` (K, D) at the integers `index` (any shape): index.shape + (D,). IndexError out of range.
 
-    index: NumPy's also where the table is on a GPU, since the host has to check it.
+    index: a NumPy array even if the table is on a GPU, because the host checks it.
     """
     _check_integers("embedding's index", index, table.shape[0])
     if table.xp is np:
@@ -131,7 +132,7 @@ def embedding(table, index):
     (count, width), xp, rows = table.shape, table.xp, table.xp.asarray(index).reshape(-1)
 
     def vjp(g):
-        # `table[index]` would add up the rows' gradients on a GPU in an order that changes; a product has one.
+        # Scattering would add up a row's gradients in an order that differs from run to run; a matrix product does not.
         chosen = (xp.arange(count)[:, None] == rows).astype(g.dtype)
         return (matrix_product(chosen, g.reshape(rows.size, width), "fp32"),)
 

@@ -1,11 +1,11 @@
 """A value that holds inside a `with` block: whether ops are recorded, which precision is asked for.
 
-A plain context variable leaks where the block stands in a generator: between two of its values the caller runs *inside*
-the block. So a block entered in a generator, or in anything that a generator called, holds only while that generator
-runs. A generator under `@contextmanager` is the exception, since it exists to lend its block to others. (A generator
-that lends its block in another way, such as a fixture of pytest, lends nothing.)
+A plain context variable leaks if the block is in a generator: after a `yield` inside the block, the caller runs with
+the block's value. So a block entered in a generator, or in a function that a generator called, holds only while that
+generator runs. A generator under `@contextmanager` is the exception: its block holds for the caller, as it should.
+(Other generators that yield inside a block for their caller, such as a pytest fixture, have no such effect.)
 
-A new thread starts with the default. An asyncio task starts with the blocks that its maker is in, until those end.
+A new thread starts with the default. An asyncio task starts with the blocks in which it was created, until they end.
 Next: arrays.py.
 """
 
@@ -24,13 +24,13 @@ class Scope:
     """A variable with a default; `with scope.set(value):` changes it inside the block, `scope.get()` reads it."""
 
     def __init__(self, name, default):
-        # The blocks entered and not left: first those of generators, then the others, in each the latest first.
+        # The open blocks: first those entered in generators, then the others. In both parts the latest is first.
         self.blocks, self.default = contextvars.ContextVar(name, default=()), default
 
     def get(self):
         """The value of the innermost block that holds, or the default."""
         blocks = self.blocks.get()
-        if not blocks:  # first, as this runs for every op
+        if not blocks:  # the fast path: this runs for every op
             return self.default
         running = None
         for block in blocks:
@@ -49,7 +49,7 @@ class Scope:
 
 
 class _Block:
-    """One `with` block. generator: the frame of the generator it belongs to; None for one that no generator is around.
+    """One `with` block. generator: the frame of the generator that it was entered in, or None.
 
     The frame of a generator has a caller (f_back) only while the generator runs.
     """
@@ -82,7 +82,7 @@ def _is_called_from(frame, other):
 
 
 def _generator_around(frame):
-    """The innermost generator's frame among `frame` and its callers, without those that `@contextmanager` runs."""
+    """The innermost generator frame of `frame` and its callers, skipping those that `@contextmanager` runs; or None."""
     while frame is not None:
         caller = frame.f_back
         lent = caller is not None and caller.f_code.co_filename == _CONTEXTLIB

@@ -1,7 +1,7 @@
 """The tape: which ops are recorded, and the walk back along them. The walk is that of bare.py, made fit for networks.
 
-What is recorded is a graph of Nodes, one for each op. A Node does not hold the op's result: an array lives only as long
-as some vjp names it, and the walk drops each vjp once it is used. Next: tensors.py.
+The record is a graph of Nodes, one for each op. A Node does not hold the op's result: an array lives only as long as
+some vjp names it, and the walk drops each vjp once it is used. Next: tensors.py.
 """
 
 import itertools
@@ -14,24 +14,24 @@ from nn.scope import Scope
 __all__ = ["Node", "no_grad", "grad_enabled", "gradients", "walk", "op_hooks"]
 
 _grad_enabled = Scope("grad_enabled", True)
-grad_enabled = _grad_enabled.get  # grad_enabled(): whether ops are being recorded (see `no_grad`)
+grad_enabled = _grad_enabled.get  # a function: whether ops are being recorded (see `no_grad`)
 
-# Called as hook(event, name, array) at the end of every op, forward and backward, as `profile` does.
+# Each is called as hook("forward" or "backward", op's name, array) at the end of every op. profiling.py adds one.
 op_hooks = []
 
-# Counts the ops recorded and the changes of weights, in the order in which they happen.
+# A counter that each recorded op, and each change of weights, takes its time from.
 clock = itertools.count(1)
 
 
 class Node:
     """How a result was computed.
 
-    name: the op's. parents: for each input its Node, or the Tensor itself if it is a leaf, or None if it needs no
-    gradient. shape, dtype: of the result. time: of the op, by the clock, so parents have earlier times.
+    name: the op's name. parents: for each input its Node, or the Tensor itself if it is a leaf, or None if it needs no
+    gradient. shape, dtype: those of the result. time: the op's, by `clock`; it is later than its parents'.
     """
 
     __slots__ = ("name", "parents", "vjp", "shape", "dtype", "time")
-    changed = 0  # only the data of a leaf are ever written into
+    changed = 0  # a leaf has the time of its last change here; results of ops never change
 
     def __init__(self, name, inputs, vjp, result):
         self.parents = [(x.node or x) if x.requires_grad else None for x in inputs]
@@ -49,7 +49,7 @@ def gradients(output, inputs, output_gradient=None):
 
     inputs: leaves with requires_grad (ValueError otherwise). output_gradient: the cotangent, an array of output's
     shape and dtype; may be left out for a scalar output. The graph is released on the way: a second walk raises
-    RuntimeError. Touches no `.grad`, so several threads may share leaves. What is returned may share memory.
+    RuntimeError. Touches no `.grad`, so several threads may share leaves. The returned arrays may share memory.
     """
     for index, x in enumerate(inputs):
         if x.node is not None or not x.requires_grad:
@@ -63,18 +63,18 @@ def walk(output, output_gradient=None):
     if not output.requires_grad:
         raise RuntimeError("nothing to differentiate: no input of this Tensor has requires_grad=True")
     start = output.node or output
-    pending = {start: _initial_gradient(output, output_gradient)}  # of Nodes and leaves: what their uses have added
-    owned = set()  # those of them whose gradient was allocated here, and may be added to in place
+    pending = {start: _initial_gradient(output, output_gradient)}  # by Node or leaf: the sum of the gradients so far
+    owned = set()  # the keys of `pending` whose array was allocated here: it may be added to in place
     for node in _latest_first(start):
         gradient = pending.pop(node, None)
-        if gradient is None:  # no use of it gave a gradient
+        if gradient is None:  # every vjp gave None for it
             continue
         for parent, part in zip(node.parents, _parts(node, gradient), strict=True):
             if parent is None or part is None:
                 continue
             part = _fitted(part, parent, node)
             if parent not in pending:
-                pending[parent] = part  # perhaps the same array as another parent's: not to be written into
+                pending[parent] = part  # may be shared with another parent, so never written into
             elif parent in owned:
                 pending[parent] += part
             else:
@@ -97,7 +97,7 @@ def _initial_gradient(output, gradient):
 
 
 def _latest_first(start):
-    """Every Node behind `start`, and `start`, each before its parents, which were made before it."""
+    """`start` and every Node that it depends on, the latest first: so each comes before its parents."""
     found, todo = set(), [start]
     while todo:  # not recursive: a deep graph must not exhaust the stack
         current = todo.pop()
@@ -108,7 +108,7 @@ def _latest_first(start):
 
 
 def _parts(node, gradient):
-    """What the vjp of `node` gives its parents, one for each. TypeError where it gives something else."""
+    """The gradients that the vjp of `node` returns, one per parent. TypeError if it returns something else."""
     parts = node.vjp(gradient)
     for hook in op_hooks:
         hook("backward", node.name, gradient)
@@ -121,7 +121,8 @@ def _parts(node, gradient):
 def _fitted(gradient, parent, node):
     """`gradient`, which the vjp of `node` gave, summed over the axes along which `parent` was broadcast.
 
-    TypeError or ValueError where it is not like the parent, RuntimeError where the parent's data have changed since.
+    TypeError or ValueError if its dtype or shape does not fit the parent, RuntimeError if the parent's data have
+    changed since the op.
     """
     if parent.changed > node.time:
         raise RuntimeError(

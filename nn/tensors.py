@@ -47,7 +47,7 @@ def _refuse_dtypes(name, data, parents):
 
 
 def is_recorded(*parents):
-    """Whether an op on these Tensors will be asked for its gradient: what only the vjp needs may be left out if not."""
+    """Whether an op on these Tensors will be recorded. If not, it need not compute what only its vjp uses."""
     return any([p.requires_grad for p in parents]) and grad_enabled()
 
 
@@ -66,10 +66,10 @@ def tensor(values, requires_grad=False, dtype=None):
 class Tensor(ArrayProtocols):
     """A floating-point array, NumPy's or CuPy's, that remembers how it was computed.
 
-    data: the array itself, not a copy (`nn.tensor` copies). Ops keep it until `backward`, as they keep arrays that stand
-    in expressions beside Tensors; to write into such an array before `backward` makes gradients wrong. Only what `nn`
-    writes is noticed: after an optimiser's step, `backward` through an older graph raises RuntimeError. Whoever writes
-    into `x.data` by hand says so by `nn.forget_weights([x])`.
+    data: the array itself, not a copy (`nn.tensor` copies). Ops keep their operands' arrays until `backward`. If you
+    write into one before that, gradients are wrong without an error. After an optimiser's step there is one: `backward`
+    through an older graph raises RuntimeError. To get the same when you write into `x.data` by hand, call
+    `nn.forget_weights([x])`.
     requires_grad: whether gradients flow to it. grad: after `backward`, an array like `data` (leaves only), added to by
     each further backward until it is set to None.
     Python and NumPy numbers in expressions take the Tensor's dtype; arrays must have it already (TypeError otherwise).
@@ -83,7 +83,7 @@ class Tensor(ArrayProtocols):
         self.changed = 0  # when `nn` last wrote into `data`, by the tape's clock
 
     def __reduce__(self):
-        """Pickled and copied as a leaf: the data, without the gradient. TypeError for what an op computed."""
+        """Pickle and copy as a leaf: the data, without the gradient. TypeError for the result of an op."""
         if self.node is not None:
             raise TypeError(
                 "a Tensor that an op computed is not copied or pickled, as its graph would be lost; detach it"
@@ -149,7 +149,7 @@ class Tensor(ArrayProtocols):
         """self ** exponent, for a number as exponent. x ** 0 is 1 with slope 0, also at 0."""
         if not isinstance(exponent, NUMBERS):
             raise TypeError(f"the exponent must be a Python number, got {type(exponent).__name__}; use exp and log")
-        x, xp, exponent = self.data, self.xp, float(exponent)  # a np.float64 would make float32 data float64
+        x, xp, exponent = self.data, self.xp, float(exponent)  # a np.float64 would turn float32 data into float64
         if exponent == 0:
             return node("pow", x**exponent, (self,), lambda g: (xp.zeros_like(g),))
         return node("pow", x**exponent, (self,), lambda g: (g * (exponent * x ** (exponent - 1)),))
@@ -235,7 +235,7 @@ class Tensor(ArrayProtocols):
     # Shapes.
 
     def reshape(self, *shape):
-        """The same entries in another shape; takes ints or one tuple, with -1 for one that follows from the rest."""
+        """The same entries in another shape; takes ints or one tuple; one of them may be -1, as in numpy.reshape."""
         before = self.shape
         return node("reshape", self.data.reshape(*shape), (self,), lambda g: (g.reshape(before),))
 
@@ -268,12 +268,12 @@ def taken(name, x, index):
 
 
 def _kept_for_each_other(x, other):
-    """The data of x and of other that a product's vjp needs, each for the gradient of the other one; else None."""
+    """(x.data, other.data) as a product's vjp needs them: each is None unless the *other* operand needs a gradient."""
     return x.data if other.requires_grad else None, other.data if x.requires_grad else None
 
 
 def _extremum(name, x, axis, keepdims):
-    """x.max or x.min, as `name` says."""
+    """x.max() if `name` is "max", x.min() if it is "min"."""
     a = x.data
     y = getattr(a, name)(axis=axis, keepdims=True)
 

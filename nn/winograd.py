@@ -12,8 +12,9 @@ outputs needs 6x6 inputs, its own pixels (o) and those around them (.); so the t
 
 In one dimension, 4 outputs y of a 3-tap filter w over 6 inputs d are y = A^T [(G w) * (B^T d)], with * entry by entry:
 6 products in place of 12. In two dimensions the same holds along both axes: 36 products for 16 outputs of 9 taps each,
-in place of 144. The three transforms are linear. Over all tiles and channels, each is two small matrix products. Each
-of the 36 products is one matrix product over channels. The vjp applies the transposes of all these, in reverse order.
+in place of 144. The three transforms are linear. Over all tiles and channels, each is two products with a small
+matrix (`_both_axes`). Each of the 36 products is one matrix product over channels. The vjp applies the transposes of
+all these, in reverse order.
 
 Names: N images, H x W pixels, C channels in, O channels out, TY x TX tiles. Next: resampling.py.
 """
@@ -42,7 +43,7 @@ _B_TRANSPOSED = np.array(
 )
 _G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 
-# Column 1 of A^T is all ones. So what is added to plane (1, 1) of the 36 products is added to all 16 outputs of a tile.
+# Column 1 of A^T is all ones. So a bias added to plane (1, 1) of the 36 products is added to all 16 outputs of a tile.
 _ONES = 1, 1
 
 
@@ -89,7 +90,7 @@ def _both_axes(matrix, planes):
     """out[i, j] = sum over k, l of matrix[i, k] planes[k, l] matrix[j, l]: (K, K, ...) -> (M, M, all other entries)."""
     k = matrix.shape[1]
     planes = planes.reshape(k, k, -1)
-    # Each product is a batch of k small ones on rows that lie apart: faster than one product k times as wide.
+    # Two products, one per axis. Each is a batch of k small products, which is faster than one product k times as wide.
     return matrix @ (matrix @ planes.swapaxes(0, 1)).swapaxes(0, 1)
 
 
@@ -144,7 +145,7 @@ def _join(tiles, h, w, xp):
 
 
 def _add_up(tiles, h, w, xp):
-    """The transpose of `_cut`: tiles (6, 6, N, TY, TX, C) added up where they overlap: (N, H, W, C). Overwrites `tiles`.
+    """The transpose of `_cut`: tiles (6, 6, N, TY, TX, C) added where they overlap: (N, H, W, C). Overwrites `tiles`.
 
     Rows 1 to 4 of a tile are its own. Row 0 lies on row 4 of the tile above, and row 5 on row 1 of the tile below. So
     for columns.

@@ -1,7 +1,8 @@
 """The variational bound of a model `denoise(xt, t) -> x0_hat`, term by term, per sample. (E14, E19-E21)
 
--log p(x_0) <= L_T + sum_{t=2..T} L_{t-1} + L_0, in nats. Each term but L_T is estimated from one draw of x_t. Read as a
-code it says what x_0 costs to send: L_T for x_T, L_{t-1} for x_{t-1} once x_t is known, L_0 for x_0 itself.
+-log p(x_0) <= L_T + sum_{t=2..T} L_{t-1} + L_0, in nats. Each term but L_T is estimated from one draw of x_t. The
+terms are also the lengths of a code for x_0: L_T nats send x_T, then L_{t-1} nats send x_{t-1} to a receiver who knows
+x_t, and L_0 nats send x_0.
 Next: decoder.py.
 """
 
@@ -35,12 +36,12 @@ class Bound:
 
     @property
     def total(self):
-        """Their sum, (N,): an estimate of an upper bound of -log p(x_0). (E14)"""
+        """The sum of the terms, (N,): an estimate of an upper bound on -log p(x_0). (E14)"""
         return self.prior + self.denoising.sum(axis=0) + self.reconstruction  # E14
 
     @property
     def rate(self):
-        """What x_t costs to send, in row t = 0..T: (T + 1, N). Row 0 is the total. (Ho et al. 2020, section 4.3; E41)"""
+        """Nats to send x_T down to x_t, in row t = 0..T: (T + 1, N). Row 0 is the total. (Ho et al. 2020, 4.3; E41)"""
         rows = [self.prior]
         for row in self.denoising[:1:-1]:  # L_{t-1} for t = T..2
             rows.append(rows[-1] + row)
@@ -85,7 +86,7 @@ def denoising_term(schedule, denoise, x0, t, noise, variance="beta_tilde", clip=
 def step_kl(schedule, x0, x0_hat, t, variance="beta_tilde"):
     """KL(q(x_{t-1} | x_t, x_0) || p) where p has the mean of q(x_{t-1} | x_t, x0_hat), t in 2..T: (N,). (E19)
 
-    The two means have their x_t part in common, so the KL is that of their difference, and x_t is not needed.
+    Both means contain the same multiple of x_t, and the KL needs their difference only, so x_t drops out.
     """
     check_like("x0_hat", x0_hat, "x0", x0)
     t = check_t(t, schedule.T, x0, first=2)
@@ -97,7 +98,7 @@ def step_kl(schedule, x0, x0_hat, t, variance="beta_tilde"):
 def reconstruction_term(schedule, denoise, x0, noise, variance="beta_tilde", clip=None, decoder=discretised_log_prob):
     """L_0 = -log p(x_0 | x_1) at x_1 drawn with `noise`: (N,). Arguments as in `variational_bound`. (E21)
 
-    The variance at t = 1 is that of `variance_table`: beta_tilde_1 itself is 0.
+    The variance is entry 1 of `variance_table`, which is above 0, unlike beta_tilde_1.
     """
     x1 = q_sample(schedule, x0, 1, noise)
     x0_hat = predict_x0(denoise, schedule, x1, 1, clip)
@@ -105,7 +106,7 @@ def reconstruction_term(schedule, denoise, x0, noise, variance="beta_tilde", cli
 
 
 def distortion(schedule, denoise, x0, t, noise, clip=None):
-    """The mean square of x_0 - x0_hat at x_t drawn with `noise`: (N,). What is lost if x_t is the last sent. (E41)"""
+    """The mean square of x_0 - x0_hat at x_t drawn with `noise`: (N,). The error if sending stops at x_t. (E41)"""
     xt = q_sample(schedule, x0, t, noise)
     return l_simple(x0, predict_x0(denoise, schedule, xt, t, clip))  # E41
 
@@ -113,8 +114,8 @@ def distortion(schedule, denoise, x0, t, noise, clip=None):
 def l_hybrid(schedule, target, prediction, x0, x0_hat, t, fraction, weight=0.001):
     """L_simple + weight T L_{t-1}, t in 2..T: (N,). (Nichol & Dhariwal 2021 eq. 16; E19, E23)
 
-    Only the variance is to learn from the second part: x0_hat must be cut off from the gradient. fraction:
-    like x0, see `learned_variance`. T makes the part an estimate of the sum over t when t is drawn uniformly.
+    Only the variance should learn from the second term, so pass an x0_hat that is cut off from the gradient. fraction:
+    like x0, see `learned_variance`. For uniform t, the mean of T L_{t-1} is the sum over t, hence the factor T.
     """
     variance = learned_variance(schedule, fraction, x0, t)
     return l_simple(target, prediction) + weight * schedule.T * step_kl(schedule, x0, x0_hat, t, variance)

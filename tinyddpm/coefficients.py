@@ -1,7 +1,7 @@
 """From a float64 table to a coefficient that multiplies data: the one place where t becomes an index.
 
-What enters the mathematics is checked here: that t holds integers in range, that arrays which meet are alike, that a
-name is one of those there are. Next: gaussian.py.
+The checks of arguments are here too: that t holds integers in range, that two arrays have one shape, dtype and device,
+that a name is known. Next: gaussian.py.
 """
 
 import numpy as np
@@ -13,15 +13,15 @@ def gather(table, t, x, first=0):
     """table[t], in x's dtype, shaped to broadcast over x, on x's device.
 
     table: float64 NumPy, entries for t = 0..T. x: (N, ...) floating (NumPy, CuPy, or any tensor with `dtype` and
-    `shape`). t: an integer, giving a scalar, or integers (N,), giving (N, 1, ..., 1); each in first..T. Raises
-    TypeError or ValueError as `check_t` and `float_dtype` do.
+    `shape`). t in first..T: an integer (the result is a scalar) or integers (N,) (the result is (N, 1, ..., 1)).
+    Raises TypeError or ValueError as `check_t` and `float_dtype` do.
     """
     float_dtype("x", x)
     return spread(table[check_t(t, len(table) - 1, x, first)], x)
 
 
 def spread(values, x):
-    """Values, one for all of x or one a sample, in x's dtype, on its device, shaped to broadcast over x."""
+    """`values`, a scalar or one value per sample (N,), in x's dtype, on its device, shaped to broadcast over x."""
     values = np.asarray(values).astype(float_dtype("x", x))
     if values.ndim == 0:
         return values[()]  # a NumPy scalar keeps a CuPy array where it is
@@ -37,7 +37,7 @@ def spread(values, x):
 
 
 def check_t(t, T, x, first=0, name="t"):
-    """t as a Python int or int64 (N,), N = x.shape[0], if every t lies in first..T; errors as `as_steps`."""
+    """t as `as_steps` returns it, if it is an integer or has shape (N,), N = x.shape[0], and lies in first..T."""
     steps = as_steps(name, t, first, T)
     if np.ndim(steps) > 0 and steps.shape != tuple(x.shape[:1]):
         raise ValueError(f"{name} must be an integer or have shape {tuple(x.shape[:1])}, got {steps.shape}")
@@ -45,10 +45,10 @@ def check_t(t, T, x, first=0, name="t"):
 
 
 def as_steps(name, steps, first, last):
-    """An integer as a Python int, integers of any shape as a NumPy int64 array, if all lie in first..last.
+    """`steps` as a Python int if it is one integer, else as a NumPy int64 array of the same shape.
 
-    The type they came in is left behind, because computing in it goes wrong: 255 + 1 is 0 in uint8. Raises TypeError
-    for anything but integers, ValueError for a step out of range.
+    Converted because arithmetic in a small dtype overflows: 255 + 1 is 0 in uint8. Raises TypeError for anything but
+    integers, ValueError for a step outside first..last.
     """
     if hasattr(steps, "get") and hasattr(steps, "device"):
         steps = steps.get()  # CuPy: the tables, and so the indices, live on the host
@@ -61,7 +61,7 @@ def as_steps(name, steps, first, last):
 
 
 def is_integer(value):
-    """Whether value is one integer: Python's, NumPy's, or an array of no axes. A bool is none."""
+    """Whether value is one integer: Python's, NumPy's, or a 0-d array. A bool does not count."""
     return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iu"
 
 
@@ -95,7 +95,7 @@ def is_on_gpu(x):
 
 
 def named(what, name, table):
-    """table[name]; ValueError lists the names there are."""
+    """table[name]. The ValueError for an unknown name lists the known ones."""
     if not isinstance(name, str) or name not in table:
         raise ValueError(f"unknown {what} {name!r}; there are: {', '.join(table)}")
     return table[name]

@@ -1,7 +1,7 @@
 """p(x_0 | x_1) for data of discrete levels: a Gaussian's exact mass in each value's bin, and its gradient.
 
-Everything is computed in float64 from m = (x_0 - mean)/sigma and w = (half a bin)/sigma as differences of the
-normal CDF that never cancel, so the logarithm is right in the far tails and for tiny bins alike. (E21)
+Everything is computed in float64 from m = (x_0 - mean)/sigma and w = (half a bin)/sigma. The mass is a difference of
+two values of the normal CDF, written so that it does not cancel in the far tails, nor for tiny bins. (E21)
 Next: theory/mixture.py.
 """
 
@@ -20,10 +20,10 @@ LOG_SQRT_2PI = math.log(2 * math.pi) / 2
 def discretised_log_prob(p, x0, levels=256):
     """log of the mass that the Gaussian p has in the bins of x_0, in nats: (N,), in x_0's dtype. (E21)
 
-    x0: (N, ...) floating, on the grid 2k/(levels - 1) - 1 for k = 0..levels-1; bins reach half way to the
-    next value, the outer ones to infinity (Ho et al. 2020 eq. 13). p: a Gaussian like x0, of positive variance; where
-    its mean is NaN, so is the result. Raises ValueError for a value off the grid, a variance of 0 and fewer than 2
-    levels, ValueError or TypeError where x0 and p.mean are not alike.
+    x0: (N, ...) floating, on the grid 2k/(levels - 1) - 1 for k = 0..levels-1; a bin reaches half way to the
+    next level, the outermost bins to infinity (Ho et al. 2020 eq. 13). p: a Gaussian like x0, of positive variance;
+    where its mean is NaN, the result is NaN. Raises ValueError for a value off the grid, a variance of 0 and fewer than
+    2 levels, ValueError or TypeError where x0 and p.mean are not alike.
     """
     m, w, edge = standardise(p, x0, levels)
     inner, outer = edge == 0, edge != 0
@@ -48,7 +48,7 @@ def discretised_log_prob_gradient(p, x0, levels=256):
 
 
 def standardise(p, x0, levels):
-    """m, w, and edge: -1 in the lowest bin, 1 in the highest, 0 between; float64, shaped like x_0."""
+    """(m, w, edge) in float64, shaped like x_0. edge: -1 in the lowest bin, 1 in the highest, 0 in the others."""
     check_like("x0", x0, "the mean", p.mean)
     if not is_integer(levels) or levels < 2:
         raise ValueError(f"levels must be an integer of at least 2, got {levels!r}")
@@ -97,7 +97,7 @@ def log_narrow_mass(m, w):
 
 
 def log_far_mass(m, w):
-    """Tail beyond m - w less tail beyond m + w, for m > w > 0: the second is far the smaller one."""
+    """log(P(Z > m - w) - P(Z > m + w)), for m > w > 0, with exp(-(m - w)^2/2) factored out."""
     near, far = m - w, m + w
     return -(near**2) / 2 - LOG_SQRT_2PI + np.log(mills_ratio(near) - np.exp(-2 * m * w) * mills_ratio(far))
 
@@ -105,7 +105,7 @@ def log_far_mass(m, w):
 def log_bin_mass_gradient(m, w):
     """The derivatives of `log_bin_mass` by m and by w."""
     near = abs(m) - w
-    density = np.exp(-(near**2) / 2 - LOG_SQRT_2PI - log_bin_mass(m, w))  # at the near edge, per mass
+    density = np.exp(-(near**2) / 2 - LOG_SQRT_2PI - log_bin_mass(m, w))  # at the edge nearer to 0, over the mass
     by_m = np.sign(m) * np.expm1(-2 * abs(m) * w) * density
     return by_m, (1 + np.exp(-2 * abs(m) * w)) * density
 

@@ -20,7 +20,7 @@ def q_transition(schedule, x_prev, t):
 
 
 def q_step(schedule, x_prev, t, noise):
-    """x_t from x_{t-1} and standard normal noise like it, t in 1..T. (E1)"""
+    """x_t from x_{t-1} and standard normal noise of its shape and dtype, t in 1..T. (E1)"""
     return q_transition(schedule, x_prev, t).sample(noise)
 
 
@@ -31,9 +31,9 @@ def q_marginal(schedule, x0, t):
 
 
 def q_sample(schedule, x0, t, noise):
-    """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise, the noise standard normal, like x_0. (E2)
+    """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise, for standard normal noise. (E2)
 
-    schedule: a NoiseSchedule. x0, noise: (N, ...) floating, equal in shape and dtype, which x_t has too. t:
+    schedule: a NoiseSchedule. x0, noise: (N, ...) floating; x0, noise and x_t have one shape and dtype. t:
     an integer in 0..T, or such integers (N,). Raises ValueError for a wrong shape or range, TypeError for a
     wrong dtype.
     """
@@ -63,7 +63,7 @@ def q_posterior(schedule, x0, xt, t, s=None):
 
 
 def posterior_coefficients(schedule, s, t):
-    """Of q(x_s | x_t, x_0): the factors of x_0 and x_t in the mean, and the variance. float64. (E7, E10)"""
+    """(a, b, variance) in float64: q(x_s | x_t, x_0) is N(a x_0 + b x_t, variance). (E7, E10)"""
     alpha, beta = schedule.jump(s, t)
     var_s, var_t = schedule.one_minus_alpha_bar[s], schedule.one_minus_alpha_bar[t]
     from_x0 = schedule.alpha_bar[s] ** 0.5 * beta / var_t
@@ -75,7 +75,7 @@ def q_bridge(schedule, x_prev, x_next, t):
     """q(x_t | x_{t-1}, x_{t+1}) for t in 1..T-1, of precision 1/beta_t + alpha_{t+1}/beta_{t+1}. (E15)"""
     check_like("x_next", x_next, "x_prev", x_prev)
     t = check_t(t, schedule.T - 1, x_prev, first=1)
-    _, beta_of_both = schedule.jump(t - 1, t + 1)  # of the two steps as one: beta_{t+1} + alpha_{t+1} beta_t
+    _, beta_of_both = schedule.jump(t - 1, t + 1)  # both steps taken as one: beta_{t+1} + alpha_{t+1} beta_t
     from_prev = schedule.alpha[t] ** 0.5 * schedule.beta[t + 1] / beta_of_both
     from_next = schedule.alpha[t + 1] ** 0.5 * schedule.beta[t] / beta_of_both
     variance = schedule.beta[t] * schedule.beta[t + 1] / beta_of_both

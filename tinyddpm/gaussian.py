@@ -1,4 +1,4 @@
-"""The diagonal Gaussian that every distribution of the model is. Next: forward.py."""
+"""The Gaussian with independent elements. Every distribution of the model is one. Next: forward.py."""
 
 import math
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ __all__ = ["Gaussian", "STANDARD_NORMAL", "gaussian_kl", "sum_per_sample"]
 class Gaussian:
     """N(mean, variance), independent over elements. The first axis of mean counts samples.
 
-    mean: (N, ...) floating, or a Python float. variance: a number, or an array of mean's dtype that broadcasts to
-    mean's shape; not negative. A number takes the dtype of the mean. Both may be numbers where the other argument of a
-    method has a shape. Raises ValueError for a variance that is negative, NaN or does not broadcast, TypeError for an
-    array of another dtype and for what is no number. A GPU's variances are not looked at: the host would have to wait.
+    mean: (N, ...) floating, or a Python float. variance: at least 0, a number, or an array of mean's dtype that
+    broadcasts to mean's shape. A number takes the dtype of the mean. If mean and variance are both numbers, the
+    other argument of the method gives the shape. Raises ValueError for a variance that is negative, NaN or does not
+    broadcast, TypeError for an array of another dtype or a value that is no number. A variance on a GPU is not
+    compared with 0, because reading it would make the host wait.
     """
 
     mean: Any
@@ -31,7 +32,8 @@ class Gaussian:
         if not fits or len(shape) > len(mean_shape):
             raise ValueError(f"variance of shape {shape} does not broadcast to the mean's shape {mean_shape}")
         if isinstance(self.variance, np.generic) and self.variance.dtype.kind in "fiu":
-            object.__setattr__(self, "variance", float(self.variance))  # a number takes the dtype that it meets
+            # Unlike a NumPy scalar, a Python float takes the dtype of the array that it meets.
+            object.__setattr__(self, "variance", float(self.variance))
         elif type(self.variance) not in (int, float) and float_dtype("variance", self.variance) != mean_dtype:
             raise TypeError(f"variance must have the mean's dtype {mean_dtype}, got {self.variance.dtype}")
         if is_on_host(self.variance) and not np.all(self.variance >= 0):
@@ -53,7 +55,7 @@ class Gaussian:
     def entropy(self):
         """Entropy in nats: (N,). ValueError where the variance is 0. (E13)"""
         check_density(self)
-        everywhere = 0 * self.mean  # a variance may be narrower than the mean; its entropy is not
+        everywhere = 0 * self.mean  # broadcasts the variance to the mean's shape, so that each element counts
         return sum_per_sample((log(self.variance) + math.log(2 * math.pi * math.e)) / 2 + everywhere)  # E13
 
     def kl(self, other):
@@ -78,7 +80,7 @@ STANDARD_NORMAL = Gaussian(0.0, 1.0)
 
 
 def check_meets(name, x, mean):
-    """Raise as `check_like` if both have axes: one that is a number fits any shape."""
+    """Raise as `check_like`, unless x or mean is a number, which fits any shape."""
     if getattr(x, "shape", ()) and getattr(mean, "shape", ()):
         check_like(name, x, "the mean", mean)
 
@@ -109,7 +111,7 @@ def gaussian_kl(mean1, covariance1, mean2, covariance2):
 
 def sum_per_sample(x):
     """x summed over all axes but the first: (N,). Arrays (N,) and numbers are returned as they are."""
-    if len(getattr(x, "shape", ())) < 2:  # not np.ndim, which a tensor refuses
+    if len(getattr(x, "shape", ())) < 2:  # not np.ndim: a Tensor refuses NumPy's functions
         return x
     return x.reshape(x.shape[0], math.prod(x.shape[1:])).sum(axis=1)
 

@@ -18,8 +18,8 @@ __all__ += ["draw_variance"]
 def l_simple(target, prediction):
     """The mean square of target - prediction in each sample: (N,). (Ho et al. 2020 eq. 14; E23)
 
-    target: eps for the paper's loss, or whatever is predicted. Raises ValueError or TypeError where the two
-    differ in shape or dtype.
+    target: eps for the paper's loss; else what the network predicts, such as v. Raises ValueError or TypeError where
+    the two differ in shape or dtype.
     """
     check_like("prediction", prediction, "target", target)
     return sum_per_sample((target - prediction) ** 2) * (1 / math.prod(target.shape[1:]))  # E23
@@ -31,10 +31,10 @@ def l_simple(target, prediction):
 def loss_weight(schedule, kind, t, variance="beta_tilde"):
     """The weight of the squared error (summed over a sample) of a kind of prediction in L_{t-1}. (E22)
 
-    kind: one of `prediction.PREDICTIONS`. t: an integer in 2..T or an array of them, whose shape the result has, in
-    float64; t = 1 is L_0, which is no KL. variance: a name, see `reverse.variance_table`. Of eps it is
-    beta_t^2 / (2 sigma_t^2 alpha_t (1 - alpha_bar_t)), Ho et al. 2020 eq. 12; of the mean 1 / (2 sigma_t^2).
-    Raises ValueError for another kind, variance or t.
+    kind: one of `prediction.PREDICTIONS`. t: an integer in 2..T or an array of them; not 1, because L_0 is not a KL.
+    variance: a name, see `reverse.variance_table`. The result is float64 of t's shape. For eps it is
+    beta_t^2 / (2 sigma_t^2 alpha_t (1 - alpha_bar_t)) (Ho et al. 2020 eq. 12), for the mean 1 / (2 sigma_t^2). Raises
+    ValueError for another kind, variance or t.
     """
     t = as_steps("t", t, 2, schedule.T)
     return x0_weight(schedule, t, variance) * x0_slope(schedule, kind, t) ** 2  # E22
@@ -43,7 +43,7 @@ def loss_weight(schedule, kind, t, variance="beta_tilde"):
 def x0_weight(schedule, t, variance="beta_tilde"):
     """The weight of ||x_0 - x0_hat||^2: alpha_bar_{t-1} beta_t^2 / (2 sigma_t^2 (1 - alpha_bar_t)^2). (E22)
 
-    At t = 1 it is 1 / (2 sigma_1^2): what -log p(x_0 | x_1) of continuous data has in that place. (E12)
+    At t = 1 it is 1 / (2 sigma_1^2), the weight of the square in -log p(x_0 | x_1) for continuous data. (E12)
     """
     sigma2, var_t = variance_table(schedule, variance)[t], schedule.one_minus_alpha_bar[t]
     return schedule.alpha_bar[t - 1] * schedule.beta[t] ** 2 / (2 * sigma2 * var_t**2)  # E22
@@ -52,7 +52,7 @@ def x0_weight(schedule, t, variance="beta_tilde"):
 def x0_slope(schedule, kind, t):
     """d x_0 / d prediction at fixed x_t, shaped like t: how much x_0 moves when the prediction does. (E24)
 
-    The conversions are linear, so the slope is the x_0 that they make of the prediction 1 where x_t is 0.
+    The conversions are linear. So the slope is the x_0 that belongs to prediction = 1 and x_t = 0.
     """
     to_x0, _ = named("prediction", kind, BIJECTIONS)
     steps = np.ravel(as_steps("t", t, 1, schedule.T))
@@ -60,16 +60,16 @@ def x0_slope(schedule, kind, t):
 
 
 def snr_weight(schedule, t):
-    """(SNR(t-1) - SNR(t)) / 2 of the squared error of x_0, which sigma_t^2 = beta_tilde_t gives. (E22)
+    """(SNR(t-1) - SNR(t)) / 2, the weight of the squared error of x_0 if sigma_t^2 = beta_tilde_t. (E22)
 
-    Written so that two SNRs close to each other do not cancel.
+    Computed without that difference, which would cancel where the two SNRs are close.
     """
     t = as_steps("t", t, 2, schedule.T)
     var_prev, var_t = schedule.one_minus_alpha_bar[t - 1], schedule.one_minus_alpha_bar[t]
     return schedule.alpha_bar[t - 1] * schedule.beta[t] / (2 * var_prev * var_t)  # E22
 
 
-# ---- the weight to train with, of the error of what the network predicts ----
+# ---- weights to train with: each multiplies the squared error of the kind that the network predicts ----
 
 
 def simple_weight(schedule, kind, t, gamma):
@@ -78,14 +78,14 @@ def simple_weight(schedule, kind, t, gamma):
 
 
 def bound_weight(schedule, kind, t, gamma):
-    """The bound's, see `loss_weight`. At t = 1, where the KL has no variance, the weight of L_0. (E22)"""
+    """The weight in the bound: `loss_weight` for t >= 2, the weight in L_0 at t = 1. (E22)"""
     return x0_weight(schedule, t) * x0_slope(schedule, kind, t) ** 2
 
 
 def min_snr_weight(schedule, kind, t, gamma):
-    """min(SNR, gamma) of the error of x_0, the same loss for every kind. (Hang et al. 2023; E38)
+    """min(SNR, gamma) for the error of x_0, so that the loss is the same for every kind. (Hang et al. 2023; E38)
 
-    So min(SNR, gamma)/SNR for eps, and min(SNR, gamma)/(SNR + 1) for v.
+    That is min(SNR, gamma)/SNR for eps, and min(SNR, gamma)/(SNR + 1) for v.
     """
     return np.minimum(schedule.snr[t], gamma) * x0_slope(schedule, kind, t) ** 2  # E38
 
@@ -95,11 +95,11 @@ TRAINING_WEIGHTS = {"simple": simple_weight, "bound": bound_weight, "min-snr": m
 
 
 def training_weight(schedule, name, kind, t, gamma=5.0):
-    """The weight of `l_simple` of a kind of prediction, by a name in TRAINING_WEIGHTS: float64, shaped like t.
+    """The factor for `l_simple` by its name in TRAINING_WEIGHTS, for a kind of prediction: float64, shaped like t.
 
-    t: an integer in 1..T, or an array of them. gamma: of "min-snr", above 0. With "bound", the loss of t is that term of
-    the bound in nats a dimension, but for the part that does not depend on the prediction. Raises ValueError for another
-    name, kind, t or gamma.
+    t: an integer in 1..T, or an array of them. gamma: the constant of "min-snr", above 0. With "bound", weight times
+    `l_simple` is L_{t-1} in nats per dimension, up to a constant that no prediction changes. Raises ValueError for
+    another name, kind, t or gamma.
     """
     weight = named("loss weight", name, TRAINING_WEIGHTS)
     named("prediction", kind, BIJECTIONS)
@@ -113,7 +113,7 @@ def training_weight(schedule, name, kind, t, gamma=5.0):
 
 
 def uniform_timesteps(T, n, rng):
-    """Each t alike, independently; all weights 1. (E36)"""
+    """n independent t, uniform in 1..T; all weights 1. (E36)"""
     return 1 + np.floor(check_T(T) * rng.random(n)).astype(int), np.ones(n)  # E36
 
 
@@ -126,7 +126,8 @@ def stratified_timesteps(T, n, rng):
 def importance_timesteps(probabilities, n, rng):
     """t with the given probabilities, a table of T + 1 entries, 0 at t = 0; weights 1/(T p_t). (E36)
 
-    Raises ValueError unless they sum to 1 and are positive for every t >= 1, or the estimate would be biased.
+    Raises ValueError unless they sum to 1 and are positive for every t >= 1: a t that is never drawn would bias the
+    estimate.
     """
     p = np.asarray(probabilities, dtype=np.float64)
     if p.ndim != 1 or len(p) < 2 or p[0] != 0 or not (p[1:] > 0).all() or abs(p.sum() - 1) > 1e-9:
@@ -137,11 +138,11 @@ def importance_timesteps(probabilities, n, rng):
 
 
 def importance_probabilities(mean_square, uniform=0.001):
-    """Probabilities ~ sqrt(E L_t^2), mixed with a share of the uniform. (Nichol & Dhariwal 2021 eq. 18; E36)
+    """Probabilities proportional to sqrt(E L_t^2), plus a uniform share. (Nichol & Dhariwal 2021 eq. 18; E36)
 
-    mean_square: E L_t^2, a table of T + 1 entries of which entry 0 is ignored. These minimise `draw_variance`
-    (without the mixing, which keeps every t possible). Raises ValueError unless the entries are finite, not negative
-    and not all 0, and the share lies in [0, 1].
+    mean_square: E L_t^2, a table of T + 1 entries; entry 0 is ignored. uniform: the share of the uniform distribution,
+    which keeps every t possible. With uniform = 0 they minimise `draw_variance`. Raises ValueError unless the entries
+    are finite, not negative and not all 0, and the share lies in [0, 1].
     """
     size = np.sqrt(np.append(0.0, mean_square[1:]))
     if not (0 < size.sum() < np.inf and 0 <= uniform <= 1):
@@ -154,7 +155,7 @@ def importance_probabilities(mean_square, uniform=0.001):
 def draw_variance(mean, mean_square, probabilities):
     """The variance of weight L_t for one t drawn with the given probabilities. (E36)
 
-    mean, mean_square: E L_t and E L_t^2, tables of T + 1 entries, as `probabilities`; entry 0 is ignored.
+    mean, mean_square: E L_t and E L_t^2. All three are tables of T + 1 entries; entry 0 is ignored.
     """
     mean, mean_square, probabilities = (np.asarray(a, dtype=np.float64) for a in (mean, mean_square, probabilities))
     T = len(probabilities) - 1

@@ -1,8 +1,10 @@
 """What a network may predict, and how each prediction gives the others: eps, x_0, v, the score, the mean, a velocity.
 
-Given (x_t, t) they are linear bijections of each other (E24), so all go through x_0. Which one a network learns is a
-choice: eps says little about x_0 where x_t is nearly all noise, x_0 says little where it has nearly none, and v is
-good at both ends. Everywhere x_t and the prediction are (N, ...) floating and alike, and t is in 1..T, an integer or
+Given (x_t, t) they are linear bijections of each other (E24), so every conversion goes through x_0. Which one a network
+learns is a choice. Where x_t is nearly all noise, a small error in eps is a large one in x_0. Where x_t has nearly no
+noise, a small error in x_0 is a large one in eps. v is good at both ends.
+
+Everywhere x_t and the prediction are (N, ...) floating, of one shape and dtype; t is an integer in 1..T, or such
 integers (N,). Next: reverse.py.
 """
 
@@ -54,13 +56,13 @@ def x0_from_v(schedule, v, xt, t):
 
 
 def v_from_x0(schedule, x0, xt, t):
-    """v = signal eps - noise x_0, with eps written in x_t and x_0. (E24)"""
+    """v = signal eps - noise x_0, with eps expressed by x_t and x_0. (E24)"""
     signal, noise = signal_and_noise(schedule, xt, t)
     return (signal * xt - x0) / noise
 
 
 def x0_from_score(schedule, score, xt, t):
-    """x_0 from the score; from the marginal score, Tweedie's posterior mean of x_0. (E27)"""
+    """x_0 from the score of q(x_t | x_0). Given the score of q(x_t) instead, it is E[x_0 | x_t] (Tweedie). (E27)"""
     signal, noise = signal_and_noise(schedule, xt, t)
     return (xt + noise**2 * score) / signal  # E27
 
@@ -97,7 +99,7 @@ def x0_from_velocity(schedule, velocity, xt, t):
 
 
 def velocity_from_x0(schedule, x0, xt, t):
-    """The velocity eps - x_0, with eps written in x_t and x_0. (E37)"""
+    """The velocity eps - x_0, with eps expressed by x_t and x_0. (E37)"""
     signal, noise = signal_and_noise(schedule, xt, t)
     return (xt - (signal + noise) * x0) / noise  # E37
 
@@ -106,7 +108,7 @@ def itself(schedule, x0, xt, t):
     return x0
 
 
-# To add a kind of prediction, add its two functions here: x_0 from it, and it from x_0.
+# To add a kind of prediction, add its two functions here: to x_0, and from x_0.
 BIJECTIONS = {
     "eps": (x0_from_eps, eps_from_x0),
     "x0": (itself, itself),
@@ -130,7 +132,7 @@ def x0_from(schedule, kind, prediction, xt, t):
 
 
 def from_x0(schedule, kind, x0, xt, t):
-    """The given kind of prediction, one of PREDICTIONS, that means x_0. Raises as `x0_from`. (E24)"""
+    """x_0 converted to the given kind of prediction, one of PREDICTIONS. Raises as `x0_from`. (E24)"""
     _, of_x0 = named("prediction", kind, BIJECTIONS)
     check_like("x0", x0, "xt", xt)
     return of_x0(schedule, x0, xt, check_t(t, schedule.T, xt, first=1))
@@ -144,8 +146,8 @@ def convert(schedule, prediction, xt, t, source, target):
 def guided(null, conditional, scale):
     """null + scale (conditional - null), for predictions of any one kind. (Ho & Salimans 2022; E39)
 
-    scale: 0 gives the model without a condition, 1 the one with it; more follows the condition more closely. As the
-    conversions are linear, the result means the same x_0 whichever kind is combined.
+    scale: 0 gives the model without the condition, 1 the model with it; above 1 the result follows the condition more
+    closely. The conversions are linear, so the result stands for the same x_0 whichever kind is combined.
     """
     check_like("conditional", conditional, "null", null)
     if not math.isfinite(scale):

@@ -1,8 +1,8 @@
 """The reverse process: from noise to data with a model `denoise(xt, t) -> x0_hat`.
 
-A model is anything that can be called so: a network, or one of the oracles in theory/oracle.py. A sampler is a function
-too: its step, `step(denoise, schedule, xt, t) -> Gaussian` of x_{t-1} for t in 1..T, asks the model as often as it
-likes. `ancestral_step` is here, the others are in samplers.py. Next: samplers.py.
+A model is any such function: a network, or one of the oracles in theory/oracle.py. A sampler is a function too, called
+a step: `step(denoise, schedule, xt, t)` returns the Gaussian of x_{t-1}, for t in 1..T. It may call the model any
+number of times. `ancestral_step` is here, the other steps are in samplers.py. Next: samplers.py.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ __all__ += ["ancestral_step", "predict_x0", "reverse_process", "sample"]
 
 
 def p_mean_variance(schedule, x0_hat, xt, t, variance="beta_tilde"):
-    """p(x_{t-1} | x_t) as q(x_{t-1} | x_t, x_0 = x0_hat), with the variance asked for. (E29)
+    """p(x_{t-1} | x_t) as q(x_{t-1} | x_t, x_0 = x0_hat), with `variance` as its variance. (E29)
 
     variance: "beta" or "beta_tilde" (see `variance_table`), a number, or an array that broadcasts over xt.
     """
@@ -31,8 +31,8 @@ def p_mean_variance(schedule, x0_hat, xt, t, variance="beta_tilde"):
 def p_mean_variance_eps(schedule, eps_hat, xt, t, variance="beta_tilde"):
     """p(x_{t-1} | x_t) from a prediction of the noise, as in Algorithm 2 of Ho et al. 2020. (E8, E29)
 
-    The same Gaussian as `p_mean_variance` at the x0_hat that eps_hat stands for. The two part when x0_hat is clipped:
-    in this form there is no x0_hat to clip.
+    It equals `p_mean_variance` for x0_hat = x0_from_eps(eps_hat), unless that x0_hat is clipped: this form has no
+    x0_hat to clip.
     """
     check_like("eps_hat", eps_hat, "xt", xt)
     mean = mean_from_eps(schedule, eps_hat, xt, t)
@@ -40,7 +40,7 @@ def p_mean_variance_eps(schedule, eps_hat, xt, t, variance="beta_tilde"):
 
 
 def reverse_variance(schedule, variance, xt, t):
-    """sigma_t^2 in xt's dtype, shaped for it, if `variance` is a name in `variance_table`; else `variance` itself."""
+    """If `variance` is a name, sigma_t^2 from `variance_table`, shaped to broadcast over xt; else `variance`."""
     if not isinstance(variance, str):
         return variance
     return gather(variance_table(schedule, variance), t, xt, first=1)
@@ -49,10 +49,10 @@ def reverse_variance(schedule, variance, xt, t):
 def variance_table(schedule, variance):
     """The table of sigma_t^2: "beta" is beta_t; "beta_tilde" is beta_tilde_t, but beta_tilde_2 at t = 1. (E9)
 
-    Why two: beta_t is the exact variance of the reverse step if the data are N(0, I), beta_tilde_t if they are a single
-    point, and for data in between it lies between. Why another at t = 1: beta_tilde_1 is 0, and the likelihood of x_0
-    needs a variance, so it takes the next one (beta_1 if T = 1, where there is none). Samplers never see it: they add no
-    noise at t = 1. Raises ValueError for another name.
+    Why two: the exact variance of the reverse step is beta_t if the data are N(0, I), beta_tilde_t if they are a single
+    point, and between the two for other data. Why beta_tilde_2 at t = 1: beta_tilde_1 is 0, and the likelihood of x_0
+    needs a variance above 0. (If T = 1 there is no beta_tilde_2, and entry 1 is beta_1.) Samplers do not use entry 1:
+    they add no noise at t = 1. Raises ValueError for another name.
     """
     if variance == "beta":
         return schedule.beta
@@ -66,7 +66,8 @@ def variance_table(schedule, variance):
 def learned_variance(schedule, fraction, xt, t):
     """exp(fraction log beta_t + (1 - fraction) log beta_tilde_t). (Nichol & Dhariwal 2021 eq. 15; E19)
 
-    fraction: like xt, a network's output brought to [0, 1]. Pass the result on as `variance`.
+    fraction: in [0, 1], of xt's shape and dtype; a network predicts it. Pass the result to `p_mean_variance` as
+    `variance`.
     """
     t = check_t(t, schedule.T, xt, first=1)
     high, low = np.log(schedule.beta[t]), np.log(variance_table(schedule, "beta_tilde")[t])
@@ -85,7 +86,8 @@ def predict_x0(denoise, schedule, xt, t, clip=None):
     """denoise(xt, schedule.timesteps[t]), clipped to the range clip = (low, high) unless that is None.
 
     x_0 is clipped here and nowhere else: images lie in [-1, 1], and a prediction outside would lead the chain away
-    from them. Raises ValueError or TypeError if the model returns another shape or dtype, or clip is no range.
+    from them. Raises ValueError or TypeError if the model returns another shape or dtype, or if clip is not a
+    pair low < high.
     """
     if clip is not None:
         low, high = check_clip(clip)
@@ -96,7 +98,7 @@ def predict_x0(denoise, schedule, xt, t, clip=None):
 
 
 def check_clip(clip):
-    """The ends of a range (low, high), low < high, as Python floats, which take the dtype of what they clip."""
+    """clip = (low, high) as two Python floats, which, unlike NumPy scalars, leave the dtype of x_0 as it is."""
     pair = tuple(clip) if np.ndim(clip) == 1 else ()
     if len(pair) != 2 or not pair[0] < pair[1]:
         raise ValueError(f"clip must be a pair (low, high) with low < high, or None, got {clip!r}")
@@ -106,10 +108,10 @@ def check_clip(clip):
 def reverse_process(denoise, schedule, x_T, noise, step=ancestral_step, clip=None):
     """Walk from x_T down to x_0, yielding (t, x_{t-1}, x0_hat) for t = T..1: the one loop of every sampler.
 
-    denoise(xt, t) -> x0_hat is told schedule.timesteps[t]. x_T: (N, ...) floating. noise(t) -> standard normal like
-    x_T; it is not called where the step has no variance, nor at t = 1, where x_0 is the mean itself. step: a
-    sampler's. clip: as in `predict_x0`. x0_hat is the model's latest answer. Raises ValueError or TypeError where a
-    shape, a dtype or a kind of array changes on the way.
+    denoise(xt, t) -> x0_hat is given schedule.timesteps[t] as t. x_T: (N, ...) floating. noise(t) returns standard
+    normal noise of x_T's shape and dtype. It is not called where the step's variance is 0, nor at t = 1, where x_0 is
+    the mean. step: a sampler's step. clip: as in `predict_x0`. x0_hat: what the model returned last. Raises ValueError
+    or TypeError where the shape, the dtype or the type of x changes on the way.
     """
     float_dtype("x_T", x_T)
     x0_hat = None
@@ -138,8 +140,8 @@ def is_zero(variance):
 def sample(denoise, schedule, x_T, noise, step=ancestral_step, clip=None, progress=None):
     """x_0 drawn with the model, starting from x_T, standard normal (N, ...). Arguments as in `reverse_process`.
 
-    progress: wraps the loop as `tqdm` does, called with total=T. To visit fewer steps pass `schedule.respace(S)`. For
-    the states on the way go through `reverse_process` itself.
+    progress: wraps the loop as `tqdm` does, called with total=T. To visit fewer steps pass `schedule.respace(S)`. To
+    see the x_t on the way, iterate over `reverse_process` instead.
     """
     x = x_T
     steps = reverse_process(denoise, schedule, x_T, noise, step, clip)

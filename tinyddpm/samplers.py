@@ -1,8 +1,9 @@
-"""More samplers, each a step: DDIM, Heun, DPM-Solver++ and a family with two numbers.
+"""More samplers: DDIM, Heun, DPM-Solver++, and a family that contains DDIM and DDPM.
 
-`step(denoise, schedule, xt, t) -> Gaussian` of x_{t-1} is given the loop's model, which clips and checks, and an integer
-t in 1..T. A sampler that remembers earlier steps is a function that makes the step of one chain. Without noise, all
-follow the *probability flow*: as signal/noise rises, d(x/noise) = x0_hat d(signal/noise). Next: loss.py.
+Each is a `step(denoise, schedule, xt, t)` that returns the Gaussian of x_{t-1}, as in reverse.py. Its `denoise` is the
+model wrapped by `reverse_process`, which clips x0_hat and checks its shape; t is an integer in 1..T. `dpm_solver` and
+`gradient_estimation` remember the step before, so each call of them makes a new step for one chain. Where no noise is
+added, all follow the *probability flow*: d(x/noise) = x0_hat d(signal/noise), as signal/noise rises. Next: loss.py.
 """
 
 import numpy as np
@@ -27,8 +28,8 @@ def ddim_step(denoise, schedule, xt, t, eta=0.0):
     x0_hat = denoise(xt, t)
     var_prev, var_t, beta = schedule.one_minus_alpha_bar[t - 1], schedule.one_minus_alpha_bar[t], schedule.beta[t]
     drawn = eta**2 * schedule.beta_tilde[t]  # = eta^2 var_prev beta / var_t
-    # The noise in x_{t-1} has the variance var_prev in all. What is kept of it is var_prev - drawn
-    # = var_prev (var_t - eta^2 beta) / var_t, and var_t = alpha_t var_prev + beta: nothing is left to cancel.
+    # The noise in x_{t-1} has variance var_prev; the part kept from x_t has var_prev - drawn. Written out, that is
+    # var_prev (var_t - eta^2 beta) / var_t. With var_t = alpha_t var_prev + beta no difference of near numbers remains.
     kept = var_prev * (schedule.alpha[t] * var_prev + (1 - eta**2) * beta) / var_t
     return Gaussian(renoised(schedule, x0_hat, eps_from_x0(schedule, x0_hat, xt, t), t, kept), spread(drawn, xt))  # E30
 
@@ -39,7 +40,7 @@ def renoised(schedule, x0_hat, eps_hat, t, kept):
 
 
 def along_flow(schedule, x0_hat, xt, t):
-    """x_{t-1} on the probability flow from x_t, if x0_hat did not change on the way: DDIM's step at eta = 0. (E30)"""
+    """x_{t-1} on the probability flow from x_t, with x0_hat held constant: DDIM's step at eta = 0. (E30)"""
     t = check_t(t, schedule.T, xt, first=1)
     h = (schedule.log_snr[t - 1] - schedule.log_snr[t]) / 2  # how much log(signal/noise) rises; infinite at t = 1
     from_xt = (schedule.one_minus_alpha_bar[t - 1] / schedule.one_minus_alpha_bar[t]) ** 0.5
@@ -48,23 +49,23 @@ def along_flow(schedule, x0_hat, xt, t):
 
 
 def heun_step(denoise, schedule, xt, t):
-    """Heun's method on the flow, of second order: the mean of the predictions at both ends of the step. (E31, E43)
+    """Heun's second-order method on the flow: a step along the mean of x0_hat at both of its ends. (E31, E43)
 
-    Karras et al. 2022 take the mean of eps_hat, as noise/signal falls. Near T that ratio falls by a large factor in one
-    step, which multiplies the error; the mean of x0_hat is bounded there.
+    Karras et al. 2022 average eps_hat instead, and step in noise/signal. Near T that ratio falls by a large factor in
+    one step, which multiplies the error of eps_hat. An average of x0_hat stays within the range of x0_hat.
     """
     x0_hat = denoise(xt, t)
     x_prev = along_flow(schedule, x0_hat, xt, t)
-    if t > 1:  # no model is asked about x_0
+    if t > 1:  # at t = 1 the step ends at x_0, where no model is defined
         x_prev = along_flow(schedule, (x0_hat + denoise(x_prev, t - 1)) / 2, xt, t)
     return Gaussian(x_prev, 0.0)
 
 
 def dpm_solver():
-    """Make a step of DPM-Solver++(2M), of second order with one question a step. (Lu et al. 2022; E31)
+    """Make a step of DPM-Solver++(2M), of second order with one call of the model a step. (Lu et al. 2022; E31)
 
-    It extrapolates x_0 along the log-SNR from the prediction of the step before. The first step has none, and the last
-    has no finite log-SNR to go to: both are DDIM's.
+    It extrapolates x0_hat along the log-SNR from this step and the one before. The first step has none before it, and
+    the last ends at an infinite log-SNR: both are DDIM's.
     """
     x0_before = None
 
@@ -81,12 +82,12 @@ def dpm_solver():
 
 
 def gradient_estimation(gamma=2.0, mu=0.0):
-    """Make a step of the family whose two numbers give DDIM, DDPM and an accelerated sampler. (E30, E43)
+    """Make a step of the family with two numbers, (gamma, mu), of Permenter & Yuan 2024. (E30, E43)
 
-    gamma: eps_hat becomes gamma eps_hat + (1 - gamma) eps_hat of the step before. mu in [0, 1): with sigma for
-    noise/signal, the noise that is kept obeys sigma_{t-1} = sigma_t^mu sigma_kept^(1 - mu), and the rest of sigma_{t-1}
-    is drawn anew. (1, 0) is DDIM, (1, 1/2) the ancestral step with beta_tilde, (2, 0) the accelerated sampler.
-    (Permenter & Yuan 2024)
+    (1, 0) is DDIM, (1, 1/2) the ancestral step with beta_tilde, (2, 0) their accelerated sampler.
+    gamma: the step takes gamma eps_hat + (1 - gamma) eps_before, where eps_before is eps_hat of the step before.
+    mu in [0, 1): how much noise is drawn anew. Let sigma_t = noise/signal at t, and sigma_kept that of the noise kept
+    from x_t. Then sigma_{t-1} = sigma_t^mu sigma_kept^(1 - mu), and the rest of the noise in x_{t-1} is drawn.
     """
     gamma, mu, eps_before = float(gamma), float(mu), None
     if not (0 <= mu < 1 and np.isfinite(gamma)):
@@ -118,14 +119,15 @@ SAMPLERS = {
 
 
 def named_sampler(name):
-    """The step of that name, for one chain; ValueError lists the names there are."""
+    """A step for one chain, by its name in SAMPLERS. The ValueError for another name lists them."""
     return named("sampler", name, SAMPLERS)()
 
 
 def ddim_encode(denoise, schedule, x0):
     """x_T that DDIM with eta = 0 decodes into x0, up to discretisation error. (Song et al. 2020; E30)
 
-    The noise in x_{t-1} stands for the noise in x_t. x_0 has none: there the model is asked as if it were x_1.
+    Each step takes eps_hat at x_{t-1} in place of eps_hat at x_t, which is not known yet. x_0 has no noise, so the
+    first step calls the model with x_0 at t = 1.
     """
     x = x0
     for t in range(1, schedule.T + 1):

@@ -9,12 +9,12 @@ from tinyddpm.coefficients import as_steps, is_integer, named
 
 __all__ = ["NoiseSchedule", "SCHEDULES", "named_schedule", "check_T"]
 
-# The schedules of Ho et al. 2020 are stated for 1000 steps; at another T their total noise is kept.
+# Ho et al. 2020 state their schedule for 1000 steps. For another T, `stretched` keeps the total noise.
 REFERENCE_T, REFERENCE_START, REFERENCE_END = 1000, 1e-4, 0.02
 
 
 def table(formula):
-    """Make a method that computes a table into a read-only attribute, computed once."""
+    """Turn a method that returns a table into a read-only attribute, computed at first use and then kept."""
 
     @wraps(formula)
     def compute(self):
@@ -43,7 +43,7 @@ class NoiseSchedule:
 
     beta: np.ndarray  # (T + 1,), beta[0] = 0
     timesteps: np.ndarray  # (T + 1,) integers, timesteps[0] = 0
-    alpha: np.ndarray = None  # 1 - beta, given where that subtraction is not exact enough
+    alpha: np.ndarray = None  # 1 - beta unless given; `respace` gives it, because 1 - beta rounds when alpha is tiny
 
     def __post_init__(self):
         beta = one_dimensional("beta", self.beta)
@@ -110,9 +110,9 @@ class NoiseSchedule:
     def jump(self, s, t):
         """alpha and beta of the one step that leads from s to t, for 0 <= s <= t <= T (integers or arrays).
 
-        x_t = sqrt(alpha) x_s + sqrt(beta) noise. log(1 - beta) is summed over the steps between: the difference of
-        two running sums would lose it to rounding where the steps are small. Raises TypeError or ValueError for
-        other s and t. (E3)
+        x_t = sqrt(alpha) x_s + sqrt(beta) noise. beta comes from a sum of log alpha over the steps between,
+        because a difference of two running sums would lose small steps to rounding. Raises TypeError or ValueError
+        for other s and t. (E3)
         """
         s, t = as_steps("s", s, 0, self.T), as_steps("t", t, 0, self.T)
         if np.any(s > t):
@@ -123,10 +123,10 @@ class NoiseSchedule:
         return alpha, -np.expm1(log_alpha)  # E3
 
     def respace(self, timesteps):
-        """The schedule of the chain that visits only some of the steps; alpha_bar stays as it is there.
+        """The schedule that visits only some of the steps. alpha_bar at the steps it keeps does not change.
 
-        timesteps: how many steps to keep, evenly spaced and with T among them, or the increasing steps
-        themselves, each in 1..T. Raises ValueError for anything else. (E32)
+        timesteps: an integer, how many steps to keep, evenly spaced and including T; or the steps to keep, increasing
+        integers in 1..T. Raises ValueError for anything else. (E32)
         """
         if is_integer(timesteps):
             S = int(timesteps)
@@ -147,7 +147,7 @@ class NoiseSchedule:
 
     @classmethod
     def from_beta(cls, beta):
-        """The schedule with these beta_1..beta_T; or a table that starts with beta_0 = 0."""
+        """The schedule with the given beta_1..beta_T. A leading beta_0 = 0 may be included."""
         beta = one_dimensional("beta", beta)
         if beta[0] != 0:
             beta = np.append(0.0, beta)
@@ -155,7 +155,7 @@ class NoiseSchedule:
 
     @classmethod
     def from_alpha_bar(cls, alpha_bar):
-        """The schedule with these alpha_bar_1..alpha_bar_T; or a table that starts with alpha_bar_0 = 1."""
+        """The schedule with the given alpha_bar_1..alpha_bar_T. A leading alpha_bar_0 = 1 may be included."""
         alpha_bar = one_dimensional("alpha_bar", alpha_bar)
         if alpha_bar[0] != 1:
             alpha_bar = np.append(1.0, alpha_bar)
@@ -167,7 +167,7 @@ class NoiseSchedule:
 
     @classmethod
     def linear(cls, T, beta_start=None, beta_end=None):
-        """beta on a line; without ends, 1e-4..0.02 at 1000 steps, `stretched` to T. (Ho et al. 2020)"""
+        """beta on a straight line; by default from 1e-4 to 0.02 at 1000 steps, `stretched` to T. (Ho et al. 2020)"""
         return cls.from_beta(ramp(T, beta_start, beta_end, lambda start, end, u: start + (end - start) * u))
 
     @classmethod
@@ -190,7 +190,7 @@ class NoiseSchedule:
 
     @classmethod
     def constant(cls, T, beta=None):
-        """The same beta at every step; without it, the mean of `linear` at 1000 steps, `stretched` to T."""
+        """The same beta at every step. The default is the mean beta of `linear` at 1000 steps, `stretched` to T."""
         return cls.from_beta(ramp(T, beta, beta, lambda start, end, u: np.full_like(u, (start + end) / 2)))
 
     @classmethod
@@ -207,7 +207,7 @@ class NoiseSchedule:
 
     @classmethod
     def even(cls, T, end=1e-4):
-        """alpha_bar on a line from 1 to `end`: each step erases as much. (Sohl-Dickstein et al. 2015, end = 0)"""
+        """alpha_bar on a line from 1 to `end`: each step lowers it equally. (Sohl-Dickstein et al. 2015, end = 0)"""
         T = check_T(T)
         return cls.from_alpha_bar(1 - (1 - end) * np.arange(1, T + 1) / T)
 
@@ -216,7 +216,7 @@ class NoiseSchedule:
 
 
 def ramp(T, beta_start, beta_end, curve):
-    """beta_1..beta_T along `curve(start, end, u)`, u from 0 to 1; a single step takes the middle, u = 1/2."""
+    """beta_1..beta_T = curve(start, end, u) for u evenly spaced from 0 to 1; if T = 1, u = 1/2."""
     if (beta_start is None) != (beta_end is None):
         raise ValueError("give both beta_start and beta_end, or neither")
     T = check_T(T)
@@ -229,9 +229,9 @@ def ramp(T, beta_start, beta_end, curve):
 
 
 def stretched(beta):
-    """Betas meant for a chain of 1000 steps, for one of T: each step does the work of 1000/T.
+    """Betas meant for 1000 steps, converted to T = len(beta) steps: each does the work of 1000/T.
 
-    To first order this multiplies beta by 1000/T; it cannot reach 1, and x_T stays as noisy at every T.
+    To first order this multiplies beta by 1000/T, but the result stays below 1. x_T is about as noisy for every T.
     """
     return -np.expm1(REFERENCE_T / len(beta) * np.log1p(-beta))
 
@@ -244,7 +244,7 @@ def check_T(T):
 
 
 def one_dimensional(name, values):
-    """Real numbers (n,), n >= 1, as a float64 array of one's own; TypeError or ValueError for anything else."""
+    """A float64 copy of `values`, real numbers (n,) with n >= 1. TypeError or ValueError for anything else."""
     array = np.asarray(values)
     if array.ndim != 1 or len(array) == 0:
         raise ValueError(f"{name} must be one-dimensional and not empty, got shape {array.shape}")
@@ -272,5 +272,5 @@ SCHEDULES = {name: getattr(NoiseSchedule, name) for name in NAMES}
 
 
 def named_schedule(name, T):
-    """The schedule of that name with T steps; ValueError lists the names there are."""
+    """The schedule called `name` in SCHEDULES, with T steps. The ValueError for another name lists them."""
     return named("schedule", name, SCHEDULES)(T)
