@@ -62,10 +62,10 @@ def reverse(states, which=0):
     return plots.strip(np.stack([s[1 + which][:4] for s in shown], axis=1), [t for t, *_ in shown], title)
 
 
-def denoising_frames(states, frames=40):
-    """At most so many grids of a `chain`, from noise to image: the frames of a GIF."""
+def denoising_frames(states, frames=24):
+    """About so many grids of a `chain`, from noise to image: the frames of a GIF, for MNIST of less than a megabyte."""
     every = max(1, (len(states) - 1) // frames)
-    return [plots.grid(xt, 10) for _, xt, _ in [*states[:-1:every], states[-1]]]
+    return [plots.grid(xt[:20], 10, scale=2) for _, xt, _ in [*states[:-1:every], states[-1]]]
 
 
 def loss_by_timestep(model, images):
