@@ -41,9 +41,10 @@ lint: $(VENV)/test.stamp  ## ruff: faults, and the format
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 
-faults: $(VENV)/test.stamp  ## look for what is wrong and silent, for minutes: drawn programs, drawn networks
+faults: $(VENV)/test.stamp  ## look for what is wrong and silent, for half an hour: drawn programs and networks, runs that are harmed
 	$(BIN)/python tests/faults/programs.py --programs 20000 --seed 0
 	$(BIN)/python tests/faults/networks.py --networks 1000 --seed 0
+	$(BIN)/python tests/faults/campaign.py --scale 1 --seed 0
 
 bench: $(VENV)/bench.stamp  ## the speed beside PyTorch's and the machine's own; on a GPU: DEVICE=cuda
 	$(BIN)/python tests/bench/bench.py --device $(DEVICE)
