@@ -1,9 +1,9 @@
-"""One batch over many cores: each takes small shards of it through the whole of forward and backward.
+"""One batch over many cores. Each core runs forward and backward on small shards of the batch, one after another.
 
 A shard of a few images keeps every activation in a core's cache, and memory depends on the shard and not on the batch.
-The cores are worker processes, not threads: NumPy's loops do release the interpreter's lock, but they take it again after
-each, and two threads that wait for each other do 1.4 times the work of one, two processes 1.7 times.
-BLAS runs on one thread in each, and the calling process is itself one of the workers. Next: blas.py.
+The workers are processes, not threads. NumPy releases Python's lock inside a loop and takes it again after it, so
+threads wait for each other: two do 1.4 times the work of one, and two processes 1.7 times. BLAS runs on one thread in
+each. The calling process is itself one of the workers. Next: blas.py.
 """
 
 import math
@@ -25,7 +25,7 @@ from nn.tensors import Tensor
 __all__ = ["Parallel", "available_cores"]
 
 _LANES = 16
-_ONE_PROCESS = sys.platform in ("emscripten", "wasi")  # Python in a browser cannot start another
+_ONE_PROCESS = sys.platform in ("emscripten", "wasi")  # Python in a browser cannot start a process
 
 
 def available_cores():
@@ -44,16 +44,16 @@ class Parallel:
     """Runs functions over the shards of a batch, on `workers` processes (default: as many as there are cores).
 
     shard: the most samples at a time. On a GPU, where one launch should do as much as it can, use workers=1 and a large
-    shard. A batch is cut into at most sixteen *lanes*, however many workers there are, and their results are added up by
-    halves, always in the same order: so the number of workers changes nothing, not even the last bit. A seventeenth worker
-    would find no lane.
+    shard. A batch is cut into at most sixteen *lanes*, however many workers there are. The lanes' results are added
+    in pairs, as in a binary tree, always in the same order: so the result is the same, bit for bit, for any number of
+    workers. More than sixteen workers are never used.
 
-    The functions are called as function(model, *rows): rows are a copy of some rows of each array of the batch (None is
-    passed on as None). Function and model may be anything: a lambda, a closure, a class of a notebook. What they name
-    goes to the workers with them at every call, as far as it has changed (see by_value.py). A function should return its
-    result and change nothing: a change that it makes in a worker is lost there, or refused. It may not draw from a
-    random generator of its own, since each worker would draw the same numbers (RuntimeError): draw them before the call
-    and pass them as rows, or use `nn.random`, whose numbers are those of a sample.
+    The functions are called as function(model, *rows), where rows holds a copy of some rows of each array of the batch
+    (None stays None). Function and model may be anything: a lambda, a closure, a class defined in a notebook. At every
+    call they are sent to the workers with all objects that they refer to, as far as those have changed (by_value.py). A
+    function should return its result and change nothing: a change made in a worker is lost or refused. It may not use
+    a random generator of its own, because every worker would draw the same numbers (RuntimeError). Draw before the call
+    and pass the numbers as rows, or use `nn.random`, whose numbers depend on the sample.
     """
 
     def __init__(self, workers=None, shard=4):
@@ -76,13 +76,13 @@ class Parallel:
     def map(self, function, model, *batch):
         """The array of function(model, *rows) for all rows of a batch; no gradients.
 
-        function returns a Tensor or an array with one entry a row, of the same dtype and shape for all rows (TypeError or
-        ValueError otherwise).
+        function returns a Tensor or an array with one entry per row. The entries have one dtype and shape for all rows
+        (TypeError or ValueError otherwise).
         """
         return self._run(_lane_map, _joined, model, (function, self.shard), batch)
 
     def _run(self, job, combine, model, options, batch):
-        """job(model, *options, lane) of every lane of the batch, combined by halves."""
+        """job(model, *options, lane) for every lane of the batch, combined by `combine` as a binary tree."""
         size = _size(batch)
         lanes = [_rows(batch, part) for part in _cut(size, min(_LANES, math.ceil(size / self.shard)))]
         branches = _branches(lanes, self.workers)
@@ -94,12 +94,12 @@ class Parallel:
             return _by_halves(iter(results), len(lanes), self.workers, combine)
 
 
-# ==== a batch is a tree of lanes ====
-# Each worker computes a branch of it, from the leaves to where the branch joins the others.
+# ==== a batch is a binary tree of lanes ====
+# Each worker computes one branch (subtree). The calling process then combines the branches.
 
 
 def _branches(lanes, workers):
-    """The lanes of each of at most `workers` workers: the tree is halved while there are workers for both halves."""
+    """`lanes` split into one list per branch, at most `workers`: halved while there are two lanes and two workers."""
     if len(lanes) == 1 or workers == 1:
         return [lanes]
     half = len(lanes) // 2
@@ -112,7 +112,7 @@ def _branch(model, job, combine, options, lanes):
 
 
 def _by_halves(results, lanes, workers, combine):
-    """The results of the branches that `_branches` made of so many lanes and workers, combined."""
+    """The results of the branches combined. lanes, workers: the numbers from which `_branches` made the branches."""
     if lanes == 1 or workers == 1:
         return next(results)
     first = _by_halves(results, lanes // 2, workers // 2, combine)
@@ -120,7 +120,7 @@ def _by_halves(results, lanes, workers, combine):
 
 
 def _lane_gradient(model, loss, shard, size, lane):
-    """What the rows of a lane add to the mean loss over `size` rows, and to its gradient."""
+    """The share of one lane in the mean loss over all `size` rows, and in its gradient."""
     parameters = list(model.parameters())
     ends = np.cumsum([p.size for p in parameters]).tolist()
     mean_loss = total = None
@@ -153,7 +153,7 @@ def _added(a, b):
 
 
 def _same_dtype(a, b):
-    """`a`; TypeError if the dtype of `b` is another: which rows share a shard would decide the result's."""
+    """`a`. TypeError if `b` has another dtype: the result's dtype would depend on how rows fall into shards."""
     if a.dtype != b.dtype:
         raise TypeError(f"the shards of one batch gave results of different dtypes: {a.dtype} and {b.dtype}")
     return a
@@ -165,7 +165,7 @@ def _lane_map(model, function, shard, lane):
 
 
 def _entries(function, model, rows):
-    """The array of what function(model, *rows) returns, a copy: the function may write the next result into the same."""
+    """A copy of the array that function(model, *rows) returns: the function may reuse the array for its next result."""
     result = function(model, *rows)
     data = result.data if isinstance(result, Tensor) else result
     if not is_array(data) or data.shape[:1] != (_size(rows),):
@@ -188,14 +188,14 @@ def _name(function):
 
 
 def _shards(batch, shard):
-    """The rows of a batch in shards: copies, which a function may write into, lying in memory alike in every process."""
+    """The rows of a batch in shards. They are copies: a function may write into them, and strides never differ."""
     size = _size(batch)
     for part in _cut(size, math.ceil(size / shard)):
         yield [rows.copy() if isinstance(rows, np.ndarray) else rows for rows in _rows(batch, part)]
 
 
 def _cut(size, count):
-    """0..size in `count` slices whose lengths differ by at most one."""
+    """0..size cut into `count` slices whose lengths differ by at most one."""
     ends = [size * i // count for i in range(count + 1)]
     return [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
 

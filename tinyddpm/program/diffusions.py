@@ -1,8 +1,7 @@
-"""What a diffusion is to the program: the Gaussian one, and the binomial one of bits. Next: config.py.
+"""The two diffusions that the program can train: Gaussian noise, and bits that flip (binomial). Next: config.py.
 
-Their mathematics is in modules of its own (forward.py to bound.py, and theory/binomial.py). Each class here says, with
-the same methods, what the network, the trainer, the evaluation and the pictures have to know: how images become x_0,
-what the noise is, what the network is fed and what its output means, the loss, the sampler, and the bound's terms.
+Their mathematics is elsewhere (forward.py to bound.py, and theory/binomial.py). The classes here have the same methods:
+images to x_0 and back, the noise, the network's input and the meaning of its output, the loss, the sampler, the bound.
 """
 
 from collections.abc import Callable
@@ -25,9 +24,9 @@ __all__ = ["GaussianDiffusion", "BinomialDiffusion", "DIFFUSIONS", "BoundTerms"]
 
 @dataclass(frozen=True)
 class BoundTerms:
-    """The bound of a model `denoise`, in nats, each (N,); and in words what was chosen to compute it.
+    """The terms of the bound as functions, each returning (N,) nats, and a line that says how they are computed.
 
-    prior(x0) is L_T, denoising(denoise, x0, t, noise) is L_{t-1} for t in 2..T, reconstruction(denoise, x0, noise) L_0.
+    prior(x0) is L_T; denoising(denoise, x0, t, noise) is L_{t-1} for t in 2..T; reconstruction(denoise, x0, noise) L_0.
     """
 
     prior: Callable
@@ -39,8 +38,8 @@ class BoundTerms:
 class GaussianDiffusion:
     """Noise is added to grey levels; the network predicts v, eps or x_0.
 
-    schedule: a NoiseSchedule. prediction: one of `predictions`. loss_weight: a name in TRAINING_WEIGHTS, with its gamma,
-    or a function weight(schedule, prediction, t) -> like t, in float64.
+    schedule: a NoiseSchedule. prediction: one of `predictions`. loss_weight: a name in TRAINING_WEIGHTS, or a
+    function weight(schedule, prediction, t) that returns float64 of t's shape. gamma: the constant of "min-snr".
     """
 
     predictions = ("v", "eps", "x0")  # the first is the default
@@ -63,9 +62,8 @@ class GaussianDiffusion:
                 weights = training_weight(schedule, loss_weight, prediction, t, gamma)
             if weights.shape != (schedule.T,) or not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
                 raise ValueError(f"a loss weight gives T = {schedule.T} finite numbers of at least 0, got {weights}")
-            self.weights = np.append(
-                0.0, weights / weights.mean()
-            )  # of mean 1, so that a learning rate keeps its meaning
+            # Scaled to mean 1, so that one learning rate suits every weight.
+            self.weights = np.append(0.0, weights / weights.mean())
 
     def start(self, noise):
         """x_T to start a sampler from."""
@@ -80,7 +78,7 @@ class GaussianDiffusion:
         return xt
 
     def loss_inputs(self, x0, xt, t, noise):
-        """The arrays that `loss` takes beside the network's output: its target, and roots of weights. (E22-E24)"""
+        """The arguments of `loss` after the output: (target * root, root), where root = sqrt(weight). (E22-E24)"""
         target = convert(self.schedule, noise, xt, t, "eps", self.prediction)
         if self.weights is None:
             return target, None
@@ -89,11 +87,11 @@ class GaussianDiffusion:
 
     @staticmethod
     def loss(output, target, root):
-        """The mean of weight ||target - output||^2, a scalar Tensor. root: square roots of the weights, or None."""
+        """The weighted mean squared error, a scalar Tensor. target, root: from `loss_inputs`; root None: no weight."""
         return nn.mse(output if root is None else output * root, target)
 
     def x0_hat(self, output, xt, t):
-        """The x_0 that the network's output stands for."""
+        """x_0 from the network's output, which is a prediction of kind `self.prediction`."""
         return x0_from(self.schedule, self.prediction, output, xt, t)
 
     def simple_loss(self, x0, xt, t, noise, x0_hat):
@@ -105,7 +103,7 @@ class GaussianDiffusion:
         return reverse.reverse_process(denoise, schedule, x_T, noise, step, clip=(-1.0, 1.0))
 
     def last(self, x0, noise):
-        """The image at the end of the chain: x_0 is the mean of the last step."""
+        """The image at the end of the chain: x_0 as it is, the mean of the last step."""
         return x0
 
     def bound(self, variance=None, clip=(-1.0, 1.0)):
@@ -127,11 +125,11 @@ class GaussianDiffusion:
 
 
 class BinomialDiffusion:
-    """Bits flip until they are fair coins; the network says how likely each bit of x_0 is 1. (E33)
+    """Bits flip until they are fair coins; the network predicts the probability that each bit of x_0 is 1. (E33)
 
-    Its output is the log odds of that given all *other* bits of x_t; what the bit of x_t itself says is added to it.
-    So an untrained network, whose output is 0, already trusts x_t as far as it should: after 150 steps of training the
-    bound was 0.17 bits/dim, and 0.32 where the network had to learn that too.
+    Its output is the log odds of a bit given all *other* bits of x_t. The log odds given the same bit of x_t are known
+    and are added to it. So an untrained network, whose output is 0, already trusts x_t as far as it should. After 150
+    steps of training the bound was 0.17 bits/dim; without this addition it was 0.32.
     """
 
     predictions = ("logit",)
@@ -161,19 +159,19 @@ class BinomialDiffusion:
         return 2 * xt - 1
 
     def loss_inputs(self, x0, xt, t, noise):
-        """The arrays that `loss` takes beside the network's output: the bits, and the log odds that are known."""
+        """The arguments of `loss` after the output: the bits of x_0, and the log odds given the same bit of x_t."""
         return x0, binomial.log_odds(self.schedule, xt, t)
 
     @staticmethod
     def loss(output, x0, known):
-        """-log P(x_0), a pixel, a scalar Tensor: log(1 + e^-logit) for a 1, log(1 + e^logit) for a 0. (E23)"""
+        """The mean -log P(x_0) per pixel, a scalar Tensor: softplus(-logit) for a 1, softplus(logit) for a 0. (E23)"""
         return nn.softplus((output + known) * (1 - 2 * x0)).mean()
 
     def x0_hat(self, output, xt, t):
-        """The probability that each bit of x_0 is 1, which stays off 0 and 1.
+        """The probability that each bit of x_0 is 1. The logit is limited to [-16, 16].
 
-        There float32 has no room left between it and 1, and a bit that was thought impossible would cost
-        infinitely much: limited like this it costs 16 nats.
+        Not far above 16 the probability rounds to 1 in float32, and a bit that is 0 after all would cost infinitely
+        many nats. With the limit it costs 16.
         """
         logit = (output + binomial.log_odds(self.schedule, xt, t)).clip(-16, 16)
         return 1 / (1 + np.exp(-logit))
@@ -187,11 +185,11 @@ class BinomialDiffusion:
         return reverse.reverse_process(denoise, schedule, x_T, noise, step)
 
     def last(self, x0, noise):
-        """The image at the end of the chain: the last step leaves the mean, of which bits are drawn."""
+        """The image at the end of the chain: bits drawn from x0, which is the mean of the last step."""
         return (noise < x0).astype(noise.dtype)
 
     def bound(self, **choices):
-        """The terms of the bound, `BoundTerms`. There is nothing to choose: ValueError if anything is. (E14, E33)"""
+        """The terms of the bound, `BoundTerms`. It has no options: ValueError if one is given. (E14, E33)"""
         if choices:
             raise ValueError(
                 "binomial diffusion has no variance to choose and no x0_hat to clip: leave both out (they are options of "

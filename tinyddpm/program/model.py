@@ -1,7 +1,7 @@
 """A diffusion model: a diffusion, and the network that reverses it. Next: checkpoint.py.
 
-This is where the two halves meet: the mathematics takes a function `denoise(xt, t) -> x0_hat`, and here a network
-becomes one. What its input and output mean, the diffusion says.
+This is where the two halves meet: the mathematics takes a function `denoise(xt, t) -> x0_hat`, and `Model.denoiser`
+makes one of a network. The diffusion (diffusions.py) says what the network's input and output mean.
 """
 
 import collections
@@ -24,16 +24,17 @@ from tinyddpm.schedule import named_schedule
 
 __all__ = ["Model", "SAMPLE_STEPS"]
 
-SAMPLE_STEPS = 100  # timesteps that `sample` visits unless it is told otherwise: hard to tell from all 1000
+SAMPLE_STEPS = 100  # timesteps that `sample` visits by default: its images are hard to tell from those of all 1000
 
 
 class Model:
     """A network and the diffusion it reverses. Arrays in and out are NHWC float32, NumPy's or CuPy's.
 
-    config: a `Config`. compute: a `Compute`, where it runs. For a config that says "own": network, any `nn.Module`
-    called as network(x, t, labels), with x (N, H, W, C), t (N,) integers in 1..T and labels (N,) integers, K for "no
-    label", or None; schedule, a NoiseSchedule; loss_weight, a function as `GaussianDiffusion` takes it.
-    ValueError where one of them is missing, or is given and the config does not say so.
+    config: a `Config`. compute: a `Compute`, which says where it runs. K is the number of classes. The other arguments
+    are for a config that says "own" in their place. network: any `nn.Module` called as network(x, t, labels), with
+    x (N, H, W, C), t (N,) integers in 1..T, and labels None or (N,) integers in 0..K, where K stands for "no label".
+    schedule: a NoiseSchedule. loss_weight: a function as `GaussianDiffusion` takes it. ValueError if the config says
+    "own" for the network or the schedule and none is given, or the other way round.
     """
 
     def __init__(self, config, compute=None, network=None, schedule=None, loss_weight=None):
@@ -52,10 +53,10 @@ class Model:
         self.shard = shard_size(config)
 
     def loss_and_gradient(self, x0, labels, t, noise, seed=0, step=0):
-        """The diffusion's loss of the network's prediction for x_0 noised to t, and its gradient, flat. (E23)
+        """The mean loss of the network on x_0 noised to t, and its gradient as one flat array. (E23)
 
         x0, noise: (N, H, W, C). labels: (N,) integers, K for "no label", or None. t: (N,) integers in 1..T.
-        seed, step: what dropout's random numbers depend on, besides the sample's place in the batch.
+        seed, step: dropout's random numbers depend on these and on the sample's place in the batch.
         """
         xt = self.diffusion.q_sample(x0, t, noise)
         loss = functools.partial(loss_of_output, self.diffusion.loss, seed, step)
@@ -72,8 +73,8 @@ class Model:
         """denoise(xt, t) -> x0_hat, as every sampler and bound in this project takes it.
 
         labels: (N,) integers in 0..K-1, or None for no label. guidance_scale s: the prediction is
-        null + s (conditional - null) (Ho & Salimans 2022): 0 ignores the labels, 1 is the plain conditional model,
-        more follows the label more closely, at twice the time a step. (E39)
+        null + s (conditional - null) (Ho & Salimans 2022). 0 ignores the labels, 1 is the plain conditional model, and
+        above 1 it follows the label more closely. Any s but 1 doubles the time of a step. (E39)
         """
         if labels is None and guidance_scale != 1.0:
             raise ValueError(f"guidance_scale {guidance_scale} needs labels to guide towards")
@@ -90,9 +91,9 @@ class Model:
         return denoise
 
     def labels(self, labels, n):
-        """Labels for n images, (n,) int64, or None: one label for all, or as many as n at most, gone through in turn.
+        """`labels` as (n,) int64, or None if it is None: one label for all, or a list of at most n, repeated up to n.
 
-        TypeError or ValueError for labels that are no integers, too many, outside 0..K-1, or not in the model.
+        TypeError or ValueError if they are not integers, too many, outside 0..K-1, or if the model has no classes.
         """
         if labels is None:
             return None
@@ -107,7 +108,7 @@ class Model:
         return np.resize(found.astype(np.int64), n)
 
     def x0(self, images):
-        """uint8 images (N, H, W) or (N, H, W, C) as x_0 (N, H, W, C), on the model's device. ValueError unless they fit."""
+        """x_0 (N, H, W, C) of uint8 images (N, H, W[, C]), on the model's device. ValueError unless they fit."""
         height, width, channels = self.config.image
         shapes = ((height, width, channels), *([(height, width)] if channels == 1 else []))
         if images.shape[1:] not in shapes:
@@ -115,7 +116,7 @@ class Model:
         return self.diffusion.data(nn.to_device(images, self.compute.xp))
 
     def noise(self, seed, stream, step, samples):
-        """The diffusion's noise for the samples of these numbers, on the model's device: (N, H, W, C)."""
+        """The diffusion's noise for the samples numbered `samples`, on the model's device: (N, H, W, C)."""
         return self.diffusion.noise(seed, stream, step, samples, self.config.image, self.compute.xp)
 
     def sample(
@@ -129,13 +130,13 @@ class Model:
         batch=128,
         progress=progress_bar,
     ):
-        """Draw n images: uint8 (n, H, W) or (n, H, W, C), an array that shows itself as a picture in a notebook.
+        """Draw n images: a uint8 array (n, H, W) or (n, H, W, C), which a notebook shows as a picture.
 
         Image i is the same in any batch, on any number of workers, for the same seed and label. labels: None, one label
-        for all, or up to n to go through in turn. sampler: a name in the diffusion's `samplers`, or a step like those of
+        for all, or a list of up to n, repeated up to n. sampler: a name in the diffusion's `samplers`, or a step as in
         reverse.py. steps: how many of the T timesteps to visit, by default SAMPLE_STEPS or all if those are fewer.
         progress: wraps the loop over each batch's steps as tqdm does, or None. Raises TypeError or ValueError for
-        arguments that cannot be meant.
+        invalid arguments.
         """
         n, batch = operator.index(n), operator.index(batch)
         if n < 1 or batch < 1:
@@ -152,9 +153,9 @@ class Model:
         return np.concatenate(images).view(Pictures)
 
     def chain(self, numbers, labels=None, guidance_scale=1.0, sampler="ancestral", steps=None, seed=0):
-        """The reverse process of the samples of these numbers, step by step: a generator. Arguments as `sample`.
+        """A generator of the steps of the reverse process, for the samples numbered `numbers`. Arguments as `sample`.
 
-        Yields (t, x_t, x0_hat) for the visited t = T..1, with what the network makes of x_t, and last (0, x_0, x_0).
+        Yields (t, x_t, x0_hat) for each visited t from T down to 1, then (0, x_0, x_0).
         """
         step = sampler if callable(sampler) else self._sampler(sampler)
         schedule = self.visited(steps)
@@ -172,7 +173,7 @@ class Model:
         yield 0, x, x
 
     def visited(self, steps):
-        """The schedule of a chain that visits so many of the timesteps; None for SAMPLE_STEPS, or all if fewer."""
+        """The schedule respaced to `steps` timesteps. None: SAMPLE_STEPS of them, or all T if those are fewer."""
         return self.schedule.respace(min(SAMPLE_STEPS, self.schedule.T) if steps is None else steps)
 
     def _sampler(self, name):
@@ -196,13 +197,13 @@ def network_output(network, xt, t, labels):
 
 
 def loss_of_output(loss, seed, step, network, samples, x, t, labels, *loss_inputs):
-    """loss(the network's output, *loss_inputs), a scalar Tensor. samples: their places in the batch."""
+    """loss(network output, *loss_inputs), a scalar Tensor. samples: the places of the rows in the batch."""
     with nn.random_state(seed, step, samples):
         return loss(network(nn.Tensor(x), t, labels), *loss_inputs)
 
 
 def shard_size(config):
-    """Images per shard such that the activations of one full-size layer, about 200,000 floats, stay near a core's cache."""
+    """Images per shard: as many as give a full-size layer about 200,000 activations, near a core's cache."""
     height, width, _ = config.image
     channels = 32 if config.preset == OWN else config.unet_config().width
     return max(1, round(200_000 / (height * width * channels)))

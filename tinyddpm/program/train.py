@@ -1,7 +1,7 @@
 """Training: one step, a generator of steps, and a state that can be saved and continued exactly. Next: evaluate.py.
 
 Everything random is a function of (seed, step): which images, which timesteps, which noise, which labels are dropped.
-So a run that is stopped and resumed makes the very steps it would have made, bit for bit on the same device.
+So a run that is stopped and resumed makes the same steps as one that was not, bit for bit on the same device.
 """
 
 import contextlib
@@ -21,15 +21,15 @@ from tinyddpm.schedule import NoiseSchedule
 
 __all__ = ["Trainer", "save", "load", "load_on", "read"]
 
-READ_EVERY = 50  # steps between two readings of the losses on a GPU: to read one is to wait for all that is queued
+READ_EVERY = 50  # steps between two readings of the losses on a GPU: a reading waits for all queued work
 
 
 class Trainer:
     """A model in training on a Dataset, whose images are all kept on the model's device.
 
     compute, network, schedule, loss_weight: as `Model` takes them. losses: a float for every step whose loss has been
-    read. On the CPU that is every step; on a GPU, which would have to be waited for, they are read every READ_EVERY
-    steps, by `read_losses` and before anything is saved. A data set smaller than a batch is one batch, of all its images.
+    read. On the CPU every loss is read at once. On a GPU a reading makes the host wait, so `read_losses` reads them
+    every READ_EVERY steps and before a save. If the data set is smaller than a batch, each batch is the whole set.
 
     ValueError where the images or labels are not those of the configuration.
     """
@@ -44,7 +44,7 @@ class Trainer:
         self.config = config
         self.model = Model(config, compute, network, schedule, loss_weight)
         self.images, self.labels = nn.to_device(dataset.images, self.model.compute.xp), labels
-        self.model.x0(self.images[:1])  # refuses images of another shape
+        self.model.x0(self.images[:1])  # raises for images of another shape
         self.network = self.model.network.train()
         self.size = min(config.batch, len(dataset))
         self.parameters = self.network.parameters()
@@ -52,7 +52,7 @@ class Trainer:
         self.ema = nn.EMA(self.parameters, config.ema_decay)
         self.losses, self.unread = [], []
         self.read_every = 1 if self.model.compute.xp is np else READ_EVERY
-        self._epoch = None, None  # the number of an epoch, and the order of the images in it
+        self._epoch = None, None  # (its number, the order of the images in it), see `_order`
 
     @property
     def steps_done(self):
@@ -74,7 +74,7 @@ class Trainer:
         return self.model.x0(self.images[self.model.compute.xp.asarray(chosen)]), labels, t, noise
 
     def _order(self, epoch):
-        """The images in the order of this epoch: a permutation, kept while it lasts."""
+        """The order of the images in this epoch, a permutation. That of the latest epoch asked for is kept."""
         if self._epoch[0] != epoch:
             # the third word of the counter keeps this stream apart from the timesteps'
             rng = np.random.Generator(np.random.Philox(key=self.config.seed, counter=[0, 0, 1, epoch]))
@@ -84,9 +84,9 @@ class Trainer:
     def step(self):
         """One step of training. Returns the loss of its batch, a scalar on the model's device.
 
-        FloatingPointError where a loss is not finite: on the CPU at once, before the step would destroy the weights;
-        on a GPU when the losses are read, so that later steps may have been made, but none is ever saved.
-        MemoryError, naming the batch size, where there is not enough. An error leaves the trainer as it was.
+        FloatingPointError if a loss is not finite. On the CPU it is raised before the weights change. On a GPU it is
+        raised when the losses are read, perhaps some steps later, but before anything is saved. MemoryError, naming the
+        batch size, if memory runs out. After an error on the CPU the trainer is as it was before the step.
         """
         with enough_memory("a step of training", self.size):
             batch = self.batch(self.steps_done)
@@ -107,7 +107,7 @@ class Trainer:
             raise FloatingPointError(f"the loss is {loss} at step {step}; lower the learning rate")
 
     def read_losses(self):
-        """Fetch the losses not read yet; waits for the device. FloatingPointError if one is not finite."""
+        """Read the losses that have not been read; waits for the device. FloatingPointError if one is not finite."""
         if self.unread:
             read = nn.to_numpy(self.model.compute.xp.stack(self.unread)).tolist()
             for step, loss in enumerate(read, start=len(self.losses)):
@@ -126,7 +126,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def averaged(self):
-        """A block in which the model has its averaged weights and is in evaluation mode: to sample from on the way."""
+        """A `with` block in which the model has its averaged weights and evaluates: to sample during training."""
         self.ema.swap()
         self.network.eval()
         try:
@@ -136,7 +136,7 @@ class Trainer:
             self.ema.swap()
 
     def save(self, path):
-        """Write all that is needed to go on, exactly, to the checkpoint `path`.
+        """Write everything that `restore` needs to continue exactly to the checkpoint `path`.
 
         FloatingPointError, writing nothing, where a loss, a weight, an average or a moment is not finite.
         """
@@ -145,14 +145,14 @@ class Trainer:
         for prefix, part in (("ema/", self.ema), ("adam/", self.optimiser)):
             arrays |= {prefix + name: array for name, array in part.state_dict().items()}
         wrong = [name for name, array in arrays.items() if not np.isfinite(array).all()]
-        if wrong:  # an infinite moment would keep its weight where it is, for good
+        if wrong:  # an infinite moment of Adam would freeze its weight for good
             raise FloatingPointError(f"{wrong[0]} is not finite at step {self.steps_done}; lower the learning rate")
         checkpoint.save(path, arrays, self.config.as_dict())
 
     def restore(self, path):
         """Continue from the checkpoint `path`. CheckpointError if it is damaged or of another configuration."""
         config, arrays = read(path)
-        config = replace(config, fingerprint=config.fingerprint or self.config.fingerprint)  # an older file has none
+        config = replace(config, fingerprint=config.fingerprint or self.config.fingerprint)  # older files have none
         differ = "".join(
             f"\n  {name}: {getattr(config, name)!r} in the checkpoint, {getattr(self.config, name)!r} asked for"
             for name in config.differences(self.config)
@@ -169,7 +169,7 @@ class Trainer:
 
 
 def learning_rate(config):
-    """Warm-up, then constant or down to 0 on a line: a function of the step number 1, 2, ..."""
+    """The learning rate as a function of the step number 1, 2, ...: warm-up, then constant, or linear down to 0."""
     rate = config.learning_rate
     then = nn.rates.linear(rate, config.decay_steps) if config.decay_steps else rate
     return nn.rates.warmup(then, config.warmup_steps)
@@ -186,7 +186,7 @@ def check_amount(steps, minutes):
 
 
 def timesteps_for(seed, step, n, T):
-    """The timesteps of training step `step`: (n,) in 1..T, one from each n-th of the range, in random order. (E36)"""
+    """The timesteps of training step `step`: (n,) in 1..T, stratified over the range, in random order. (E36)"""
     rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, step]))
     t, _ = stratified_timesteps(T, n, rng)
     return rng.permutation(t)
@@ -196,22 +196,22 @@ def timesteps_for(seed, step, n, T):
 
 
 def save(model, path):
-    """Write `model` to `path`, one `.npz` without pickles: its weights and configuration, and a schedule of its own."""
+    """Write `model` to `path`, one `.npz` without pickles: weights, configuration, and a schedule without a name."""
     checkpoint.save(path, _model_arrays(model), model.config.as_dict())
 
 
 def load(path, device="cpu", workers=None, precision="fp32", network=None, average=True):
-    """The model in a file that `save` wrote, or of a run (its folder or checkpoint): ready to sample from.
+    """The model in a file that `save` wrote, or in a run (its folder or checkpoint), ready to sample from.
 
-    device, workers, precision: as `Compute`. network: an untrained network like the one handed over to `train`, where
-    one was. average: of a run, the averaged weights (else those of the last step).
+    device, workers, precision: as `Compute`. network: if `train` was given a network, an untrained one like it.
+    average: for a run, take the averaged weights; if False, those of the last step.
     CheckpointError if the file is missing, damaged, or does not hold such a model.
     """
     return load_on(Compute(device, workers, precision), path, network, average)
 
 
 def load_on(compute, path, network=None, average=True):
-    """As `load`, on a `Compute` that is there already."""
+    """As `load`, on a given `Compute`."""
     config, arrays = read(path)
     schedule = None
     with _fits(path):
@@ -237,7 +237,7 @@ def read(path):
 
 @contextlib.contextmanager
 def _fits(path):
-    """CheckpointError where what a checkpoint holds is not what a model needs."""
+    """A `with` block that turns the errors of a checkpoint that does not fit the model into CheckpointError."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -246,7 +246,7 @@ def _fits(path):
 
 
 def _model_arrays(model):
-    """The weights of a model, and its schedule if that has no name."""
+    """The weights of a model, and its schedule if it has no name, by the names they have in a checkpoint."""
     arrays = {f"model/{name}": array for name, array in model.network.state_dict().items()}
     if model.config.schedule == OWN:
         arrays |= {"schedule/beta": model.schedule.beta, "schedule/alpha": model.schedule.alpha}
@@ -254,5 +254,5 @@ def _model_arrays(model):
 
 
 def _group(arrays, prefix):
-    """The arrays whose names start with `prefix`, under the rest of their names."""
+    """The arrays whose names start with `prefix`, with the prefix removed from the names."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -26,7 +26,7 @@ class UNetConfig:
     heads: int = 4
     groups: int = 8
     classes: int = 0  # 0: not conditional on a class
-    T: int = 1000  # the timesteps it will be told: 1..T
+    T: int = 1000  # timesteps are integers in 1..T
     dropout: float = 0.0
 
     def __post_init__(self):
@@ -143,7 +143,7 @@ class UNet(Module):
         self.label = Embedding(config.classes + 1, size, rng=rng) if config.classes else None
         self.first = Conv2d(config.channels, widths[0], rng=rng)
 
-        self.down, skips, current = [], [widths[0]], widths[0]  # skips: the channels of each h that the way up gets
+        self.down, skips, current = [], [widths[0]], widths[0]  # skips: the channels of each output kept for the way up
         for level, width in enumerate(widths):
             for _ in range(config.blocks):
                 self.down.append(stage(current, width, level == lowest))

@@ -1,12 +1,12 @@
-"""Diffusion in continuous time, where the bound depends on its schedule only through the ends. (E35)
+"""Diffusion in continuous time, where the bound depends only on the two ends of the schedule. (E35)
 
 Time u runs from 0 to 1, and a schedule gives the log-SNR at u (log_snr.py). The noisy data at u are
 
     z_u = signal x_0 + sigma eps,   signal^2 = sigmoid(log_snr),   sigma^2 = sigmoid(-log_snr).
 
 So z_0 is nearly x_0 and z_1 nearly noise. A model is `denoise(z, log_snr) -> x0_hat`, log_snr a number or (N,). The
-formulas use operators only, so schedules and models may hold tensors, and learn. x0, z and noise are (N, ...)
-floating and alike; noise is standard normal. (Kingma et al. 2021, VDM) Next: flow.py.
+formulas use operators only, so schedules and models may contain Tensors and be trained. x0, z and noise are (N, ...)
+floating, of one shape and dtype; noise is standard normal. (Kingma et al. 2021, VDM) Next: flow.py.
 """
 
 import math
@@ -28,7 +28,7 @@ __all__ += ["ideal_denoiser"]
 
 
 def shaped_like(z, values):
-    """Numbers, an array or a tensor, one value for all of z or one a sample, shaped to broadcast over z."""
+    """`values`, a scalar or one value per sample (N,), an array or a Tensor, shaped to broadcast over z."""
     if isinstance(values, (int, float, np.ndarray, np.number)):
         return spread(values, z)
     return values.reshape(values.shape + (1,) * (len(z.shape) - 1))
@@ -44,8 +44,8 @@ def q_sample(x0, log_snr, noise):
 def reverse_step(x0_hat, z, log_snr, next_log_snr):
     """q(z' | z, x_0 = x0_hat), z at log_snr and z' at next_log_snr: one ancestral step. (VDM, appendix A; E10, E29)
 
-    Raises ValueError unless the log-SNR rises. For a chain of such steps, hand `at_step` of a model and `discretise` of
-    a schedule to `reverse.sample`.
+    Raises ValueError unless the log-SNR rises. For a whole chain, call `reverse.sample` with the schedule from
+    `discretise` and the model from `at_step`.
     """
     check_like("x0_hat", x0_hat, "z", z)
     if not np.all(np.asarray(next_log_snr) > np.asarray(log_snr)):
@@ -60,7 +60,7 @@ def reverse_step(x0_hat, z, log_snr, next_log_snr):
 
 
 def vdm_bound(schedule, denoise, x0, u, noise, noise_0, decoder=Gaussian.log_prob):
-    """An estimate of the bound on -log p(x_0) from one time and two noises a sample: (N,). (VDM, section 4; E35)
+    """An estimate of the bound on -log p(x_0) from one time and two noises per sample: (N,). (VDM, section 4; E35)
 
     Its mean over u, uniform in [0, 1], and over both noises is the bound. u: (N,). decoder: see `reconstruction_loss`.
     """
@@ -118,7 +118,7 @@ def stratified_times(n, rng):
 
 
 def network_time(log_snr, high, low):
-    """The time that a network is told: 0 where log_snr = high, 1 where it is low, linear between.
+    """The time input of a network: 0 at log_snr = high, 1 at log_snr = low, linear between.
 
     It depends on the log-SNR and not on u, so a network stays valid while its schedule learns.
     """
@@ -126,7 +126,7 @@ def network_time(log_snr, high, low):
 
 
 def eps_denoiser(network, high, low):
-    """The model `denoise(z, log_snr)` of a network `network(z, time) -> eps_hat`, time (N,) as in `network_time`."""
+    """Make a model `denoise(z, log_snr)` from a network(z, time) -> eps_hat, with time (N,) as in `network_time`."""
 
     def denoise(z, log_snr):
         time = network_time(log_snr, high, low)
@@ -139,19 +139,19 @@ def eps_denoiser(network, high, low):
 
 
 def discretise(schedule, T):
-    """The NoiseSchedule of T >= 2 steps with log_snr_t = schedule((t - 1)/(T - 1)): its t = 1 and T are the ends."""
+    """The NoiseSchedule of T >= 2 steps with log_snr_t = schedule((t - 1)/(T - 1)): t = 1 is u = 0, t = T is u = 1."""
     if check_T(T) < 2:
         raise ValueError(f"T must be at least 2 to have two ends, got {T}")
     return NoiseSchedule.from_alpha_bar(signal_and_sigma(schedule(np.linspace(0, 1, T)))[0] ** 2)
 
 
 def at_step(denoise, schedule):
-    """The model `denoise(xt, t)` of a model of the log-SNR, for the steps t = 1..T of a NoiseSchedule."""
+    """Make a model `denoise(xt, t)` from a model `denoise(z, log_snr)`, for the steps t of a NoiseSchedule."""
     return lambda xt, t: denoise(xt, schedule.log_snr[t])
 
 
 def at_log_snr(denoise, schedule):
-    """The model `denoise(z, log_snr)` of a model of the steps t = 1..T: it is asked at the step of nearest log-SNR.
+    """Make a model `denoise(z, log_snr)` from a model `denoise(xt, t)`, called at the step of nearest log-SNR.
 
     So a network trained on integer t has a probability flow and a likelihood. Raises ValueError for a log-SNR
     outside the schedule's.
