@@ -3,7 +3,7 @@
 A plain context variable leaks if the block is in a generator: after a `yield` inside the block, the caller runs with
 the block's value. So a block entered in a generator, or in a function that a generator called, holds only while that
 generator runs. A generator under `@contextmanager` is the exception: its block holds for the caller, as it should.
-(Other generators that yield inside a block for their caller, such as a pytest fixture, have no such effect.)
+(Any other generator that yields inside a block, such as a pytest fixture, leaves its caller unaffected.)
 
 A new thread starts with the default. An asyncio task starts with the blocks in which it was created, until they end.
 Next: arrays.py.

@@ -86,8 +86,8 @@ def gradient_estimation(gamma=2.0, mu=0.0):
 
     (1, 0) is DDIM, (1, 1/2) the ancestral step with beta_tilde, (2, 0) their accelerated sampler.
     gamma: the step takes gamma eps_hat + (1 - gamma) eps_before, where eps_before is eps_hat of the step before.
-    mu in [0, 1): how much noise is drawn anew. Let sigma_t = noise/signal at t, and sigma_kept that of the noise kept
-    from x_t. Then sigma_{t-1} = sigma_t^mu sigma_kept^(1 - mu), and the rest of the noise in x_{t-1} is drawn.
+    mu in [0, 1): 0 keeps all noise of x_t; the larger mu, the more noise is drawn anew. Let sigma_t = noise/signal at
+    t. The noise that is kept has sigma_kept with sigma_{t-1} = sigma_t^mu sigma_kept^(1 - mu). The rest is drawn.
     """
     gamma, mu, eps_before = float(gamma), float(mu), None
     if not (0 <= mu < 1 and np.isfinite(gamma)):
