@@ -28,8 +28,11 @@ class Refused(Exception):
 
 
 class Program:
-    """The lines so far, and the Tensors that they make. kinks: whether there are ties, kinks and detached parts,
-    where a slope is a matter of convention, so that central differences do not find it."""
+    """The lines so far, and the Tensors that they make.
+
+    kinks: whether there are ties, kinks and detached parts. Their slope is a matter of convention, and central
+    differences do not find it.
+    """
 
     def __init__(self, choose, dtype, kinks):
         self.choose, self.dtype, self.kinks = choose, dtype, kinks
@@ -255,22 +258,17 @@ class Program:
             parts.append(self.part_of_an_index(n, common))
             if self.chance(8):
                 parts.append("None")
-        if self.chance(4) and not any("bool" in part for part in parts):
-            rest = [self.part_of_an_index(n, common) for n in shape[kept:] if self.chance(2)]
-            parts += ["...", *(rest if len(rest) < len(shape) - kept else [])]
-            parts = parts if self.fits(shape, parts) else parts[: parts.index("...") + 1]
-        return ", ".join(parts) + self.among("", ",") if parts else self.among("()", "...")
-
-    @staticmethod
-    def fits(shape, parts):
+        if self.chance(4):
+            parts += ["...", *(self.part_of_an_index(n, common) for n in shape[kept + 1 :])]
+        text = ", ".join(parts) + self.among("", ",") if parts else "()"
         try:
-            np.empty(shape)[eval(f"np.s_[{', '.join(parts)},]", {"np": np})]
-        except IndexError:
-            return False
-        return True
+            np.empty(shape)[eval(f"np.s_[{text}]", {"np": np})]
+        except IndexError:  # a mask and arrays of integers seldom fit together
+            return "..."
+        return text
 
     def part_of_an_index(self, n, common):
-        kinds = (":", "slice", "slice", "integer", "integers", "list") if n else (":", "slice")
+        kinds = (":", "slice", "slice", "integer", "integers", "list", "mask") if n else (":", "slice", "mask")
         kind = self.among(*kinds)
         if kind == "slice":
             start, stop = (self.among("", self.choose(-n - 1, n + 1)) for _ in range(2))
@@ -279,6 +277,8 @@ class Program:
             return self.whole(-n, n - 1)
         if kind == "integers":
             return self.integers(common if self.chance(2) else common[1:], -n, n - 1)
+        if kind == "mask":
+            return self.mask(n)
         if kind == "list" and len(common) < 2:
             return repr([self.choose(-n, n - 1) for _ in range(common[0] if common else 1)])
         return kind if kind == ":" else "::-1"
@@ -316,7 +316,9 @@ def _broadcasts(a, b):
 
 def _matmul(p):
     x = p.shaped(p.among(2, 2, 3, 4), least_side=0)
-    *lead, _, inner = p.tensors[x].shape
+    *lead, outer, inner = p.tensors[x].shape
+    if p.chance(8):
+        return f"{p.array((p.among(2, 1, 3), outer), p.tensors[x].dtype)} @ {x}"
     lead = p.among([], lead, [1 if p.chance(2) else n for n in lead])
     found = p.find(lambda t: t.ndim > 1 and t.shape[-2] == inner and _broadcasts(t.shape[:-2], lead), same=x)
     y = found or p.leaf((*lead, inner, p.among(2, 3, 1)), like=x)
@@ -459,11 +461,13 @@ OPS = [
     ("__add__", EXACT, lambda p: "{} + {}".format(*p.pair())),
     ("__sub__", EXACT, lambda p: "{} - {}".format(*p.pair())),
     ("__mul__", EXACT, lambda p: "{} * {}".format(*p.pair())),
+    ("__radd__", EXACT, lambda p: "sum([{0}, {1}, {0}])".format(*p.pair())),
+    ("__iter__", EXACT, lambda p: f"sum({p.any(lambda t: t.ndim and len(t), least=1, least_side=1)})"),
     ("__neg__", EXACT, lambda p: f"-{p.any()}"),
     ("__truediv__", False, lambda p: f"{p.any()} / {p.number(2, -0.5, 3)}"),
     ("__truediv__", False, lambda p: " / ".join([x := p.positive(), p.partner(x)][::-1])),
     ("__pow__", False, lambda p: f"{p.positive()} ** {p.among(2, -1, 0.5, -2, 3, 1, 0, 1.5)}"),
-    ("__pow__", EXACT, lambda p: f"{p.any()} ** {p.among(2, 3, 1, 0, 2.0)}"),
+    ("__pow__", EXACT, lambda p: f"{p.any()} ** {p.number(2, 3, 1, 0)}"),
     ("__matmul__", EXACT, _matmul),
     ("sum", EXACT, lambda p: f"{(x := p.any())}.sum({p.reduction(x)})"),
     ("mean", False, lambda p: f"{(x := p.any(lambda t: t.size, least_side=1))}.mean({p.reduction(x)})"),
@@ -501,7 +505,7 @@ OPS = [
     ("layer_norm", False, lambda p: f"nn.layer_norm{_normed(p, layer=True)}"),
     ("conv2d", False, _conv2d),
     ("conv2d_im2col", False, _conv2d),
-    ("upsample_nearest", EXACT, lambda p: f"nn.upsample_nearest({p.shaped(4)}, {p.among(2, 1, 3)})"),
+    ("upsample_nearest", EXACT, lambda p: f"nn.upsample_nearest({p.shaped(4)}, {p.whole(1, 3)})"),
     ("average_pool", False, _average_pool),
 ]
 _NO_OPS = {"backward", "item", "operand", "conv2d_loops"}
