@@ -52,7 +52,7 @@ def fixed(index):
     """`index` with its arrays and lists copied, so that it stays the same when the caller writes into them."""
     if isinstance(index, tuple):
         return tuple(map(fixed, index))
-    return index.copy() if hasattr(index, "copy") else index
+    return index.copy() if is_array(index) else copy.deepcopy(index)  # a list may hold lists
 
 
 def scattered(values, index, shape, xp):

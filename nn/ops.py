@@ -92,7 +92,7 @@ def pad(x, widths):
     """Zeros around x; `widths` is one (before, after) pair per axis, as in numpy.pad."""
     if len(widths) != x.ndim:
         raise ValueError(f"pad needs one (before, after) pair per axis: {x.ndim} axes, {len(widths)} pairs")
-    inner = tuple(slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True))
+    inner = tuple(slice(int(before), int(before) + n) for (before, _), n in zip(widths, x.shape, strict=True))
     return node("pad", x.xp.pad(x.data, widths), (x,), lambda g: (g[inner],))
 
 

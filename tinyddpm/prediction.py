@@ -152,7 +152,8 @@ def guided(null, conditional, scale):
     check_like("conditional", conditional, "null", null)
     if not math.isfinite(scale):
         raise ValueError(f"the guidance scale must be finite, got {scale}")
-    return float(1 - scale) * null + float(scale) * conditional  # E39
+    scale = float(scale)  # 1 - scale of an unsigned integer would wrap round
+    return (1 - scale) * null + scale * conditional  # E39
 
 
 # ---- the same path in other papers' coordinates (E37) ----

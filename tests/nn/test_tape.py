@@ -138,6 +138,10 @@ def test_a_list_of_indices_may_be_changed_before_backward():
     y = table[index]
     index[0] = 2
     assert gradients(y.sum(), [table])[0].tolist() == [1, 1, 0]
+    inner = [[0, 1], [1, 0]]
+    y = table[inner]
+    inner[0][0] = 2
+    assert gradients(y.sum(), [table])[0].tolist() == [2, 2, 0]
 
 
 def test_a_buffer_of_a_mask_may_be_used_again_before_backward():

@@ -159,6 +159,7 @@ def test_e39_a_scale_of_0_or_1_is_one_of_the_two_models_to_the_last_bit():
     null, conditional = np.random.default_rng(0).standard_normal((2, 1000)).astype(np.float32)
     assert (guided(null, conditional, 0) == null).all() and (guided(null, conditional, 1.0) == conditional).all()
     assert guided(null, conditional, np.float64(1.5)).dtype == np.float32
+    assert (guided(null, conditional, np.uint8(2)) == guided(null, conditional, 2)).all()  # 1 - np.uint8(2) is 255
     with pytest.raises(ValueError, match="conditional must have the shape of null"):
         guided(null, conditional[:1], 2)
     for scale in (np.nan, np.inf):

@@ -6,6 +6,7 @@ import glob
 import os
 import platform
 import stat
+import tempfile
 import threading
 from pathlib import Path
 
@@ -18,7 +19,7 @@ except ImportError:  # Windows
 
     fcntl = None
 
-__all__ = ["write_atomically", "exclusive"]
+__all__ = ["write_atomically", "check_folder", "exclusive"]
 
 
 @contextlib.contextmanager
@@ -44,8 +45,10 @@ def write_atomically(path):
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename in (None, str(temporary)):  # a full disk names no file, another fault the temporary one
-            error.filename, error.filename2 = str(path), None
+        # A full disk names no file, another fault the temporary one. Without a number the message is all there is.
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename = str(path)
+            del error.filename2
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -53,6 +56,12 @@ def write_atomically(path):
         directory = os.open(path.parent, os.O_RDONLY)
         stack.callback(os.close, directory)
         os.fsync(directory)  # so that the rename survives a power cut
+
+
+def check_folder(path):
+    """Make the folder `path` if there is none. OSError, naming it, where no file can be written into it."""
+    Path(path).mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=path).close()
 
 
 def _mode(path):

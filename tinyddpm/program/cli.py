@@ -52,7 +52,8 @@ def answered(command, *arguments):
 
 
 def _hint(error):
-    return "; pass --resume, or another --out" if isinstance(error, FileExistsError) else ""
+    holds_a_run = isinstance(error, FileExistsError) and error.errno is None  # not a file that lies in the way
+    return "; pass --resume, or another --out" if holds_a_run else ""
 
 
 def command_line(*words):
@@ -165,11 +166,17 @@ def at_least(low):
 
 
 def _integers(text):
-    return [int(part) for part in text.split(",")]
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be integers with commas between, like 0,1,2, got {text!r}") from None
 
 
 def _size(text):
-    height, width = (int(part) for part in text.lower().split("x"))
+    try:
+        height, width = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be two integers with an x between, like 28x28, got {text!r}") from None
     return height, width
 
 
@@ -213,7 +220,7 @@ def _train(arguments):
     )
     print(f"saved in {arguments.out}")
     if stopped:
-        amount = [word for name, value in amount.items() if value is not None for word in (f"--{name}", f"{value:g}")]
+        amount = [word for name, value in amount.items() if value is not None for word in (f"--{name}", value)]
         again = command_line("train", "--out", arguments.out, "--resume", *amount, *_where(arguments))
         print(f"stopped; go on with: {again}")
     print(f"next: {command_line('sample', arguments.out, '--out', 'samples.png')}")
@@ -261,6 +268,7 @@ def _evaluate(arguments):
 
 
 def _plot(arguments):
+    from tinyddpm.data.files import check_folder
     from tinyddpm.program import figures, plots
     from tinyddpm.program.checkpoint import checkpoint_path
     from tinyddpm.program.train import load_on, read
@@ -268,6 +276,7 @@ def _plot(arguments):
     plots.drawing_works()
     model = load_on(_compute(arguments), arguments.run)
     out = checkpoint_path(arguments.run).parent / "plots" if arguments.out is None else Path(arguments.out)
+    check_folder(out)
     losses = read(arguments.run)[1].get("losses", ())
     test = _test_images(arguments, model.config)
     for path in plots.save_all(out, figures.all_figures(model, test, losses, arguments.images, arguments.seed or 0)):
@@ -275,8 +284,16 @@ def _plot(arguments):
 
 
 def _profile(arguments):
+    from tinyddpm.data.files import check_folder
+    from tinyddpm.program import plots
     from tinyddpm.program.config import Config
     from tinyddpm.program.profile import profile_step
+
+    if arguments.out is not None:
+        if Path(arguments.out).suffix != ".png":
+            raise ValueError(f"--out must end in .png, got {arguments.out}")
+        plots.drawing_works()
+        check_folder(Path(arguments.out).parent)
 
     profile_step(Config(preset=arguments.preset, batch=arguments.batch), arguments.out)
 

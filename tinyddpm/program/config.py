@@ -65,6 +65,9 @@ class Config:
                     one.name, _checked(one.name, getattr(self, one.name), type(one.default), one.metadata["range"])
                 )
         self._set("image", tuple(operator.index(n) for n in self.image))
+        if len(self.image) != 3 or min(self.image) < 1:
+            raise ValueError(f"image must be (H, W, C), each at least 1, got {self.image}")
+        self._set("data", str(self.data))  # a path too
         for name in ("unet", "data_options"):
             self._set(name, {key: _plain(value) for key, value in getattr(self, name).items()})
         diffusion, of = _named("diffusion", self.diffusion, DIFFUSIONS), f" of {self.diffusion} diffusion"
@@ -129,7 +132,7 @@ def _checked(name, value, kind, limits):
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be {'an integer' if kind is int else 'a number'}, got {value!r}") from None
     if not low <= found <= high or not math.isfinite(found):
-        raise ValueError(f"{name} must be in {low:g}..{high:g}, got {found:g}")
+        raise ValueError(f"{name} must be finite and in {low}..{high}, got {found}")
     return found
 
 
@@ -143,7 +146,7 @@ def _plain(value):
     """NumPy's numbers, alone or in a tuple, as Python's."""
     if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
-    return value.item() if isinstance(value, np.generic) else value
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
 def _named(what, name, names, of=""):

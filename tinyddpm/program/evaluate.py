@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import nn
+from nn.options import whole
 from tinyddpm.bound import bits_per_dim
 from tinyddpm.data.progress import progress as progress_bar
 from tinyddpm.program.compute import enough_memory
@@ -53,8 +54,11 @@ def evaluate(model, images, labels=None, draws=4, seed=0, batch=128, progress=pr
     (E36). choices: `variance` and `clip`, as the diffusion's `bound` takes them; ValueError if it has no such choice.
     progress: wraps the loop over batches, as tqdm.
     """
-    if len(images) < 2 or draws < 1:
-        raise ValueError(f"at least 2 images and 1 draw are needed, got {len(images)} and {draws}")
+    draws, batch = whole("draws", draws, 1), whole("batch", batch, 1)
+    if len(images) < 2:
+        raise ValueError(f"at least 2 images are needed, got {len(images)}")
+    if labels is not None and np.shape(labels) != (len(images),):
+        raise ValueError(f"one label is needed for each of {len(images)} images, got shape {np.shape(labels)}")
     T, bound = model.schedule.T, model.diffusion.bound(**choices)
     dimensions = int(np.prod(model.config.image))
     terms = []

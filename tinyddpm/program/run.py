@@ -6,18 +6,22 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 
+import nn
 from tinyddpm.data.files import exclusive
+from tinyddpm.data.images import Data
 from tinyddpm.data.progress import progress
 from tinyddpm.program import plots
 from tinyddpm.program.checkpoint import RUN_FILE
 from tinyddpm.program.compute import Compute
 from tinyddpm.program.config import OWN, Config
 from tinyddpm.program.train import Trainer, check_amount, read
+from tinyddpm.schedule import NoiseSchedule
 
 __all__ = ["train", "train_run", "class_labels"]
 
@@ -53,7 +57,9 @@ def train_run(
     In the folder `out` it saves every `save_seconds` and at the end, and draws a grid of samples every
     `picture_seconds`. On Ctrl-C or SIGTERM it finishes the step and saves.
     """
-    check_amount(steps, minutes)
+    steps, minutes = check_amount(steps, minutes)
+    if resume and out is None:
+        raise ValueError("to go on with a run (resume), say in which folder it is: out")
     config, own = _asked(data, options)
     path = None if out is None else Path(out) / RUN_FILE
     with contextlib.nullcontext() if path is None else exclusive(path), _stop_on_signal() as stopped:
@@ -73,16 +79,24 @@ def train_run(
         if path is not None:  # what the end will need is tried before the work is done
             trainer.save(path)
             picture_seconds = picture_seconds if _can_draw() else math.inf
-        _steps(trainer, path, steps, minutes, save_seconds, picture_seconds, stopped)
+        report = _steps(trainer, path, steps, minutes, save_seconds, picture_seconds, stopped)
         if path is not None:
             _save_at_last(trainer, path)
+        print(report, flush=True)  # when all is saved: whoever reads it may have gone
     return trainer, bool(stopped)
 
 
 def _asked(data, options):
     """The Config that `options` ask for, and the objects among them, for which "own" takes their place in `options`."""
+    if not isinstance(data, Data):
+        raise TypeError(f"the data must be a Data, as load_data returns it, got {type(data).__name__}")
     names = {"network": "preset", "schedule": "schedule", "loss_weight": "loss_weight"}
-    own = {name: options.pop(name) for name in names if name in options and not isinstance(options[name], str)}
+    kinds = {"network": nn.Module, "schedule": NoiseSchedule, "loss_weight": Callable}
+    own = {name: options.pop(name) for name in names if not isinstance(options.get(name, ""), str)}
+    own = {name: value for name, value in own.items() if value is not None}
+    for name, value in own.items():
+        if not isinstance(value, kinds[name]):
+            raise TypeError(f"{name} must be a name or a {kinds[name].__name__}, got {value!r}")
     options |= {names[name]: OWN for name in own}
     if "schedule" in own:
         options["T"] = own["schedule"].T
@@ -103,7 +117,7 @@ def _can_draw():
 
 
 def _steps(trainer, path, steps, minutes, save_seconds, picture_seconds, stopped):
-    """All steps of training, with what is written on the way, until `stopped` is no longer empty."""
+    """All steps of training, with what is written on the way, until `stopped` is no longer empty. Returns a report."""
     saved = drawn = start = time.monotonic()
     first = trainer.steps_done
     with _training_bar(trainer, steps, minutes) as show:
@@ -124,7 +138,7 @@ def _steps(trainer, path, steps, minutes, save_seconds, picture_seconds, stopped
     seconds, done = time.monotonic() - start, trainer.steps_done - first
     recent = np.mean(trainer.losses[-max(1, len(trainer.losses) // 20) :]) if trainer.losses else math.nan
     rate = done * trainer.size / max(seconds, 1e-9)
-    print(f"step {trainer.steps_done}: loss {recent:.4f}, {rate:.0f} images/s over {seconds:.0f} s", flush=True)
+    return f"step {trainer.steps_done}: loss {recent:.4f}, {rate:.0f} images/s over {seconds:.0f} s"
 
 
 @contextlib.contextmanager
@@ -145,9 +159,9 @@ def _save_at_last(trainer, path):
             reason = error
         if wait is not None:
             time.sleep(wait)
-    for folder in (Path.home(), Path(tempfile.gettempdir())):
-        elsewhere = folder / f"tinyddpm-step-{trainer.steps_done}.npz"
-        with contextlib.suppress(OSError):
+    for folder in (Path.home, tempfile.gettempdir):
+        with contextlib.suppress(OSError, RuntimeError):  # a user without a home, a machine without a temporary folder
+            elsewhere = Path(folder()) / f"tinyddpm-step-{trainer.steps_done}.npz"
             trainer.save(elsewhere)
             raise SavedElsewhere(f"{path} cannot be written ({reason}); the run was saved as {elsewhere} instead")
     raise OSError(f"{path} cannot be written ({reason}), and neither can the home or the temporary folder") from reason

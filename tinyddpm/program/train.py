@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 import nn
+from nn.options import real, whole
 from tinyddpm.loss import stratified_timesteps
 from tinyddpm.program import checkpoint
 from tinyddpm.program.compute import Compute, enough_memory
@@ -41,6 +42,10 @@ class Trainer:
         if classes and (labels is None or labels.min() < 0 or labels.max() >= classes):
             given = "none" if labels is None else f"{labels.min()}..{labels.max()}"
             raise ValueError(f"a model of {classes} classes needs labels in 0..{classes - 1}, got {given}")
+        if (config.loss_weight == OWN) != (loss_weight is not None):
+            raise ValueError(
+                "a loss weight is handed over as an object where the configuration says 'own', and only there"
+            )
         self.config = config
         self.model = Model(config, compute, network, schedule, loss_weight)
         self.images, self.labels = nn.to_device(dataset.images, self.model.compute.xp), labels
@@ -117,7 +122,7 @@ class Trainer:
 
     def run(self, steps=None, minutes=None):
         """Train on, yielding (step, loss), until `steps` steps are done in all, or for `minutes` from now."""
-        check_amount(steps, minutes)
+        steps, minutes = check_amount(steps, minutes)
         end = None if minutes is None else time.monotonic() + 60 * minutes
         while self.steps_done < steps if end is None else time.monotonic() < end:
             loss = self.step()
@@ -165,7 +170,10 @@ class Trainer:
             self.network.load_state_dict(_group(arrays, "model/"))
             self.ema.load_state_dict(_group(arrays, "ema/"))
             self.optimiser.load_state_dict(_group(arrays, "adam/"))
-            self.losses, self.unread = arrays["losses"].tolist(), []
+            losses = arrays["losses"]
+            if losses.shape != (self.steps_done,) or losses.dtype != np.float64:
+                raise ValueError(f"{self.steps_done} steps have as many losses, got {losses.dtype} {losses.shape}")
+            self.losses, self.unread = losses.tolist(), []
 
 
 def learning_rate(config):
@@ -176,13 +184,10 @@ def learning_rate(config):
 
 
 def check_amount(steps, minutes):
-    """ValueError unless one of the two is given and can be meant."""
+    """Both as Python's numbers, or None. ValueError or TypeError unless one is given and can be meant."""
     if (steps is None) == (minutes is None):
         raise ValueError("say either how many steps in all, or how many minutes")
-    if steps is not None and (steps != int(steps) or steps < 0):
-        raise ValueError(f"steps must be an integer of at least 0, got {steps}")
-    if minutes is not None and not 0 <= minutes < math.inf:
-        raise ValueError(f"minutes must be a finite number of at least 0, got {minutes}")
+    return None if steps is None else whole("steps", steps), None if minutes is None else real("minutes", minutes)
 
 
 def timesteps_for(seed, step, n, T):
@@ -220,9 +225,13 @@ def load_on(compute, path, network=None, average=True):
             schedule = NoiseSchedule(beta, np.arange(len(beta)), alpha)
         model = Model(config, compute, network, schedule)
         model.network.load_state_dict(_group(arrays, "model/"))
-        if average and "ema/average" in arrays:
+        if "frozen" in arrays:
+            for p, frozen in zip(model.network.named_tensors().values(), arrays["frozen"], strict=True):
+                p.requires_grad = not frozen
+        averaged = _group(arrays, "ema/")
+        if average and (averaged or "losses" in arrays):  # of a run
             ema = nn.EMA(model.network.parameters(), config.ema_decay)
-            ema.load_state_dict(_group(arrays, "ema/"))
+            ema.load_state_dict(averaged)
             ema.swap()
     model.network.eval()
     return model
@@ -246,8 +255,10 @@ def _fits(path):
 
 
 def _model_arrays(model):
-    """The weights of a model, and its schedule if it has no name, by the names they have in a checkpoint."""
+    """The weights of a model, which are frozen, and its schedule if it has no name, as a checkpoint names them."""
     arrays = {f"model/{name}": array for name, array in model.network.state_dict().items()}
+    frozen = np.array([not p.requires_grad for p in model.network.named_tensors().values()])
+    arrays |= {"frozen": frozen} if frozen.any() else {}
     if model.config.schedule == OWN:
         arrays |= {"schedule/beta": model.schedule.beta, "schedule/alpha": model.schedule.alpha}
     return arrays

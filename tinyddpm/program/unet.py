@@ -30,7 +30,8 @@ class UNetConfig:
     dropout: float = 0.0
 
     def __post_init__(self):
-        if min(self.channels, self.width, self.blocks, self.heads, self.T, *self.multipliers) < 1 or self.classes < 0:
+        sizes = self.channels, self.width, self.blocks, self.heads, self.groups, self.T, *self.multipliers
+        if min(sizes) < 1 or self.classes < 0 or not self.multipliers:
             raise ValueError(f"sizes must be at least 1 (classes at least 0), got {self}")
         if self.width % self.groups or self.width % 2:
             raise ValueError(f"width must be even and divide into {self.groups} groups, got {self.width}")

@@ -41,6 +41,18 @@ def test_a_symbolic_link_stays_one_and_its_target_is_written(tmp_path):
     assert names(tmp_path) == ["link", "there"] and names(tmp_path / "there") == ["real"]
 
 
+def test_an_error_names_the_file_and_nothing_else_and_keeps_its_words(tmp_path, monkeypatch):
+    def fails(source, target):
+        raise OSError(errno.EIO, "Input/output error", str(source), None, str(target))
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(OSError) as caught:
+        write(tmp_path / "f", b"new")
+    assert str(caught.value) == f"[Errno {errno.EIO}] Input/output error: {str(tmp_path / 'f')!r}"
+    with pytest.raises(OSError, match="^no such picture$"), write_atomically(tmp_path / "f"):
+        raise OSError("no such picture")
+
+
 @posix
 def test_a_link_to_nothing_gets_its_target(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "later" / "real")
