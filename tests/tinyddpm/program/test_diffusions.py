@@ -136,6 +136,8 @@ def test_e14_evaluation_with_all_timesteps_is_the_bound_of_binomial_diffusion_te
         (result.total, bound.total),
     ):
         assert found == pytest.approx(float(bits_per_dim(nats, 64).mean()), rel=1e-5, abs=1e-9)
+    error = bits_per_dim(bound.total, 64).std(ddof=1) / 12**0.5
+    assert result.standard_error == pytest.approx(float(error), rel=1e-5)
     assert "127.5" in result.settings
 
 
