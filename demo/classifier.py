@@ -74,6 +74,10 @@ def main():
     parser.add_argument("--weights", default="classifier.npz", help="where the trained weights are kept")
     arguments = parser.parse_args()
 
+    samples = None
+    if arguments.samples:  # before the training: it may not be there
+        with np.load(arguments.samples) as file:
+            samples = dict(file)
     model, data = Classifier(np.random.default_rng(0)), load_data("auto")
     try:
         with np.load(arguments.weights) as state:
@@ -86,10 +90,8 @@ def main():
     test = data.test
     p = probabilities(model, test.images)
     report("real test digits", p, test.labels)
-    if arguments.samples:
-        with np.load(arguments.samples) as samples:
-            p = probabilities(model, samples["samples"])
-            report("samples", p, samples.get("labels"))
+    if samples is not None:
+        report("samples", probabilities(model, samples["samples"]), samples.get("labels"))
 
 
 def report(name, p, labels):

@@ -33,13 +33,16 @@ def main(arguments):
     resume = (run / RUN_FILE).exists()
     before = read(run)[0].data if resume else "auto"
     data = td.load_data(arguments.data or before, arguments.data_dir)
+    test = data.test[: arguments.images]
+    if len(test) < 2:
+        raise ValueError(f"bits/dim are measured on at least 2 test images, and {data.name} has {len(test)}")
     model = td.train(data, minutes=arguments.minutes, out=run, resume=resume, compute=compute)
 
-    test = data.test[: arguments.images]
     print(model.evaluate(test))
     for path in plots.save_all(arguments.out, figures.all_figures(model, test, read(run)[1]["losses"])):
         print(path)
-    again = command_line("sample", run, "--label", 7, "--guidance", 2, "--out", arguments.out / "sevens.png")
+    label = ["--label", min(7, data.classes - 1), "--guidance", 2] if model.config.classes else []
+    again = command_line("sample", run, *label, "--out", arguments.out / "more.png")
     print(f"\nLook at {arguments.out / 'digits.png'}: real digits beside generated ones. Then try:\n  {again}")
 
 

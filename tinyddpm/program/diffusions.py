@@ -112,7 +112,9 @@ class GaussianDiffusion:
         variance: sigma_t^2, see `reverse.variance_table` (default "beta_tilde"). clip: the range that x0_hat is clipped
         to, or None.
         """
-        variance = variance or "beta_tilde"
+        variance = "beta_tilde" if variance is None else variance
+        reverse.variance_table(self.schedule, variance)  # ValueError for another name
+        clip = clip if clip is None else reverse.check_clip(clip)
         at_1 = "beta_tilde_2" if variance == "beta_tilde" else "beta_1"
         options = {"variance": variance, "clip": clip}
         return BoundTerms(

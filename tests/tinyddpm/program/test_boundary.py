@@ -2,8 +2,10 @@
 
 import errno
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from tinyddpm.program.config import Config
 from tinyddpm.program.model import Model
 from tinyddpm.program.run import train_run
 from tinyddpm.program.train import Trainer, check_amount
+
+DEMO = Path(__file__).parents[3] / "demo" / "mnist.py"
 
 
 def command(*arguments):
@@ -81,6 +85,12 @@ def test_a_configuration_of_no_shape_is_refused(options):
 def test_a_number_out_of_range_is_quoted_in_full():
     with pytest.raises(ValueError, match=r"seed must be finite and in 0..4294967295, got 4294967296"):
         Config(seed=2**32)
+
+
+@pytest.mark.parametrize("choice", [{"clip": 2}, {"clip": (1,)}, {"clip": "a"}, {"variance": 0.1}, {"variance": ""}])
+def test_a_clip_that_is_no_range_and_a_variance_without_a_name_are_refused(choice):
+    with pytest.raises(ValueError, match="clip must be a pair|unknown variance"):
+        Model(CONFIG).evaluate(SQUARES.test, **choice)
 
 
 # ---- labels, objects ----
@@ -176,6 +186,27 @@ def test_integers_and_sizes_on_the_command_line_are_explained(capsys):
             command(*words)
         said = capsys.readouterr().err
         assert "must be" in said and "_integers" not in said and "_size" not in said
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_what_the_demo_prints_last_can_be_pasted_for_any_data(labels, squares, tmp_path):
+    if not labels:
+        np.savez(squares, images=SQUARES.train.images, test_images=SQUARES.test.images)
+    words = [sys.executable, DEMO, "--data", squares, "--out", tmp_path / "out", "--minutes", 0.001, "--images", 2]
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    again = shlex.split(done.stdout.splitlines()[-1])
+    assert ("--label" in again) == labels
+    done = subprocess.run([*again, "--n", "1", "--steps", "1"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_demo_asks_for_two_test_images_before_it_trains(squares, tmp_path):
+    few = SQUARES.test
+    np.savez(squares, images=few.images, labels=few.labels, test_images=few.images[:1], test_labels=few.labels[:1])
+    words = [sys.executable, DEMO, "--data", squares, "--out", tmp_path / "out", "--minutes", 1]
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, "at least 2 test images" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("name", ["plot", "profile"])
