@@ -446,10 +446,19 @@ def data_file(folder, kind, rng):
 
 
 def not_a_number(trial):
-    """A weight, an average, a moment becomes NaN or infinite: training ends, and no checkpoint holds it."""
+    """A weight, an average, a moment becomes NaN or infinite: training ends, and no checkpoint holds it. Or a pixel."""
     trainer, trial.hits = Trainer(CONFIG, SQUARES.train), 1
     path, at, bad = trial.folder / "c.npz", int(trial.rng.integers(1, 6)), trial.rng.choice([np.nan, np.inf, -np.inf])
-    optimiser, place = trainer.optimiser, str(trial.rng.choice(["weight", "average", "mean", "square"]))
+    optimiser, place = trainer.optimiser, str(trial.rng.choice(["weight", "average", "mean", "square", "pixel"]))
+    if place == "pixel":
+        images = SQUARES.train.images / np.float32(255)
+        images.flat[trial.rng.integers(images.size)] = bad
+        np.savez(path, images=images)
+        try:
+            td.load_data(path)
+        except DataError:
+            return "refused", ""
+        return "silent", f"{bad} in a pixel"
     arrays = {"weight": optimiser.flat, "average": trainer.ema.average}
     arrays |= {"mean": optimiser.mean, "square": optimiser.square}
     try:

@@ -6,6 +6,7 @@ python tests/faults/networks.py --networks 300 --seed 0
 import argparse
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ try:
 except ImportError:
     torch = None
 
+warnings.filterwarnings("ignore", "Using padding='same' with even")  # PyTorch says that it is slow
 STEPS = 3
 # Adam divides by the size of the gradient: where that is nothing but rounding errors, epsilon must be larger.
 TOLERANCE, EPSILON = {"float32": 1e-5, "float64": 1e-10}, {"float32": 1e-2, "float64": 1e-3}
