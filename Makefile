@@ -9,7 +9,7 @@ DEVICE ?= cpu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo gallery page browser test strict smoke lint bench kernels mutation clean
+.PHONY: help demo gallery page browser test faults strict smoke lint bench kernels mutation clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -30,8 +30,8 @@ browser: $(VENV)/page.stamp  ## build the page, and use it in a headless Chromiu
 test: lint  ## lint, then every test
 	$(BIN)/python -m pytest -q
 
-strict: lint  ## every test on a stand-in for a GPU that refuses what CuPy refuses
-	$(BIN)/python -m pytest -q --device strict
+strict: lint  ## the tests of nn and tinyddpm on a stand-in for a GPU that refuses what CuPy refuses
+	$(BIN)/python -m pytest -q --device strict tests/nn tests/tinyddpm
 
 smoke: $(VENV)/demo.stamp  ## the demo in some seconds, drawn into a folder that is removed
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
