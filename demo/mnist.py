@@ -11,8 +11,9 @@ from pathlib import Path
 
 import tinyddpm as td
 from tinyddpm.program import figures, plots
+from tinyddpm.program.arguments import at_least
 from tinyddpm.program.checkpoint import RUN_FILE
-from tinyddpm.program.cli import answered, at_least, command_line
+from tinyddpm.program.cli import answered, command_line
 from tinyddpm.program.train import read
 
 

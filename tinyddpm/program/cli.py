@@ -1,9 +1,8 @@
-"""The command `tinyddpm`: train, sample, evaluate, plot, profile. It reads arguments, calls the library and prints.
+"""The command `tinyddpm`: train, sample, evaluate, plot, profile. It calls the library and prints.
 
-The errors of the library say what is wrong; flags are named here only.
+The errors of the library say what is wrong; flags are named here and in arguments.py only.
 """
 
-import argparse
 import contextlib
 import os
 import shlex
@@ -12,13 +11,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["main", "answered", "command_line", "at_least"]
+from tinyddpm.program.arguments import parser
+
+__all__ = ["main", "answered", "command_line"]
 
 
 def main(argv=None):
     """Run the command; returns the exit status: 0, 1 for an error (said in one line), 2 for wrong arguments."""
-    arguments = _parser().parse_args(argv)
-    return answered(arguments.command, arguments)
+    arguments = parser().parse_args(argv)
+    return answered(COMMANDS[arguments.command], arguments)
 
 
 def answered(command, *arguments):
@@ -63,121 +64,6 @@ def command_line(*words):
     program = ["tinyddpm"] if found and os.path.samefile(found, shutil.which(ours) or sys.executable) else None
     words = [*(program or [sys.executable, "-m", "tinyddpm"]), *map(str, words)]
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
-
-
-# ==== arguments ====
-
-
-def _parser():
-    from nn import PRECISIONS
-    from tinyddpm.program.config import Config
-    from tinyddpm.program.diffusions import DIFFUSIONS
-    from tinyddpm.program.unet import PRESETS
-    from tinyddpm.samplers import SAMPLERS
-
-    parser = argparse.ArgumentParser(prog="tinyddpm", description="Denoising diffusion, from the array up.")
-    commands = parser.add_subparsers(required=True, metavar="command")
-
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu", help="where to compute")
-    shared.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of matrix products on a GPU")
-    shared.add_argument("--workers", type=at_least(1), help="processes on the CPU (default: one for every core)")
-    shared.add_argument("--seed", type=int, help="of everything random (default 0)")
-    data = argparse.ArgumentParser(add_help=False)
-    data.add_argument("--data-dir", help="where the data set's files are (default: $TINYDDPM_DATA, cache, download)")
-    run = argparse.ArgumentParser(add_help=False)
-    run.add_argument("run", help="folder of a run, or a file of a saved model")
-    batch = argparse.ArgumentParser(add_help=False)
-    batch.add_argument("--batch", type=at_least(1), default=128, help="images at a time (default 128)")
-
-    default = Config()
-    train = commands.add_parser("train", parents=[shared, data], help="train a model")
-    train.set_defaults(command=_train)
-    train.add_argument("--out", required=True, help="folder of the run, e.g. runs/mnist")
-    train.add_argument("--resume", action="store_true", help="go on with the run in --out, exactly")
-    amount = train.add_mutually_exclusive_group()
-    amount.add_argument("--steps", type=at_least(0), help="train until this many steps are done in all")
-    amount.add_argument("--minutes", type=float, help="train for this long (default 10)")
-    train.add_argument("--data", help="mnist (default), fashion-mnist, cifar10, glyphs, auto; a .npy, a .npz, a folder")
-    train.add_argument("--size", type=_size, help="HxW: make the images of a folder this large")
-    train.add_argument("--fit", choices=("crop", "stretch"), help="how --size does it (default crop)")
-    train.add_argument("--diffusion", choices=DIFFUSIONS, help="noise on levels, or bits that flip (default gaussian)")
-    train.add_argument("--preset", choices=PRESETS, help="size of the network (default: the one that fits the images)")
-    train.add_argument("--schedule", help=f"noise schedule (default {_defaults('default_schedule')})")
-    train.add_argument("--timesteps", dest="T", type=at_least(1), help=f"noisy steps (default {default.T})")
-    train.add_argument("--prediction", help=f"what the network predicts: {_defaults('predictions')}")
-    train.add_argument("--loss-weight", help=f"of the squared error: {_defaults('loss_weights')}")
-    train.add_argument("--min-snr-gamma", type=float, help=f"(default {default.min_snr_gamma})")
-    train.add_argument("--unconditional", action="store_true", help="do not tell the network the labels")
-    train.add_argument("--batch", type=at_least(1), help=f"images a step (default {default.batch})")
-    train.add_argument("--learning-rate", type=float, help=f"(default {default.learning_rate})")
-    train.add_argument("--decay-steps", type=at_least(0), help="step at which the rate reaches 0 (default: constant)")
-
-    sample = commands.add_parser("sample", parents=[run, shared, batch], help="draw images with a trained model")
-    sample.set_defaults(command=_sample)
-    sample.add_argument("--out", required=True, help="x.png for a grid, or x.npz for arrays `samples` and `labels`")
-    sample.add_argument("--n", type=at_least(1), default=64, help="how many (default 64)")
-    which = sample.add_mutually_exclusive_group()
-    which.add_argument("--labels", type=_integers, help="labels to go through in turn, e.g. 0,1,2")
-    which.add_argument("--label", type=int, dest="labels", help="one label for all")
-    sample.add_argument("--guidance", type=float, default=1.0, help="guidance scale towards the labels (default 1)")
-    sample.add_argument("--sampler", choices=SAMPLERS, default="ancestral", help="(default ancestral)")
-    sample.add_argument("--steps", type=at_least(1), help="timesteps to visit (default 100)")
-
-    evaluate = commands.add_parser("evaluate", parents=[run, shared, data, batch], help="the bound on test images")
-    evaluate.set_defaults(command=_evaluate)
-    evaluate.add_argument("--images", type=at_least(2), default=1000, help="test images at most (default 1000)")
-    evaluate.add_argument("--draws", type=at_least(1), default=4, help="timesteps drawn for each image (default 4)")
-    evaluate.add_argument("--variance", choices=("beta_tilde", "beta"), help="sigma_t^2 (default beta_tilde)")
-    evaluate.add_argument("--no-clip", action="store_true", help="do not clip x0_hat to [-1, 1]")
-
-    plot = commands.add_parser("plot", parents=[run, shared, data], help="draw the figures of a run")
-    plot.set_defaults(command=_plot)
-    plot.add_argument("--out", help="where to draw (default: plots/ in the run's folder)")
-    plot.add_argument("--images", type=at_least(2), default=500, help="test images at most (default 500)")
-
-    profile = commands.add_parser("profile", help="where the time of a training step goes, op by op")
-    profile.set_defaults(command=_profile)
-    profile.add_argument("--preset", choices=PRESETS, default="small", help="size of the network")
-    profile.add_argument("--batch", type=at_least(1), default=default.batch, help=f"(default {default.batch})")
-    profile.add_argument("--out", help="a .png to draw the times into")
-    return parser
-
-
-def _defaults(attribute):
-    """What each diffusion accepts or takes by default, in words."""
-    from tinyddpm.program.diffusions import DIFFUSIONS
-
-    found = {name: getattr(diffusion, attribute) for name, diffusion in DIFFUSIONS.items()}
-    words = {name: value if isinstance(value, str) else " or ".join(value) for name, value in found.items()}
-    return ", ".join(f"{value} for {name}" for name, value in words.items())
-
-
-def at_least(low):
-    """The type of an argument that is an integer of at least `low`."""
-
-    def integer(text):
-        value = int(text)
-        if value < low:
-            raise argparse.ArgumentTypeError(f"must be at least {low}, got {value}")
-        return value
-
-    return integer
-
-
-def _integers(text):
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be integers with commas between, like 0,1,2, got {text!r}") from None
-
-
-def _size(text):
-    try:
-        height, width = (int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be two integers with an x between, like 28x28, got {text!r}") from None
-    return height, width
 
 
 def _compute(arguments):
@@ -296,6 +182,9 @@ def _profile(arguments):
         check_folder(Path(arguments.out).parent)
 
     profile_step(Config(preset=arguments.preset, batch=arguments.batch), arguments.out)
+
+
+COMMANDS = {"train": _train, "sample": _sample, "evaluate": _evaluate, "plot": _plot, "profile": _profile}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, op by op: printed, and drawn. Next: cli.py."""
+"""Where the time of a training step goes, op by op: printed, and drawn. Next: arguments.py."""
 
 import time
 
