@@ -250,9 +250,11 @@ except Mine as error:
 # ==== signals and deaths ====
 
 ENDLESS = """
-import os, time
+import os, signal, time
 import numpy as np
 from nn import Parallel, Tensor
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background are born deaf to it
 
 def slow(network, x):
     time.sleep(0.05)
