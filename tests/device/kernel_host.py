@@ -1,6 +1,6 @@
 """CUDA kernels on a machine without a GPU: compiled as C++ and run, thread after thread, or compiled by NVRTC.
 
-The first is possible because no kernel of nn/kernels.cu waits for another thread.
+The first is possible because no kernel of nn/gpu/kernels.cu waits for another thread.
 """
 
 import ctypes

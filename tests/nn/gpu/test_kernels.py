@@ -1,4 +1,4 @@
-"""The kernels of nn/kernels.cu against their plain versions: on a GPU, and without one as C++; and through NVRTC.
+"""The kernels of nn/gpu/kernels.cu against their plain versions: on a GPU, and without one as C++; and through NVRTC.
 
 With --device cpu the arrays are those of strict_device.py, whose kernels are the same source compiled as C++.
 """
