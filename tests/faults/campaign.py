@@ -49,7 +49,6 @@ from tinyddpm.program.train import Trainer, read  # noqa: E402
 VICTIM = Path(__file__).with_name("victim.py")
 ENDS = ("refused", "recovered", "silent", "lost", "crashed")
 STEPS = 20  # of a run
-SLACK = 2.0  # seconds by which a save may be late on a busy machine
 PATIENCE = 300.0  # seconds until a victim counts as hanging
 SAMPLES = ("x.npz", "x.png")
 GOOD = ("refused", "recovered")
@@ -233,16 +232,19 @@ def interrupted_training(trial, number):
 
 
 def killed_between_saves(trial):
-    """Killed late in a long run: no more is lost than one interval."""
-    interval = 1.0
+    """Killed in a long run, some time after it saved by itself: no more is lost than one interval."""
+    interval, slack = 1.0, 1.0 + trial.base.seconds["train"]  # in which STEPS steps and as many saves are made
     victim = trial.train(steps=10**6, save_seconds=interval)
-    running = victim.later(trial.rng.uniform(3 * interval, 6 * interval))
+    while trial.steps_saved() < 1 and victim.later(0.1):
+        pass
+    running = victim.later(trial.rng.uniform(0, 3 * slack))
     late = time.time() - trial.checkpoint.stat().st_mtime
     running and victim.signal(KILL)
     if victim.wait() != -KILL:
         return "crashed", victim.said
-    if trial.steps_saved() < 1 or late > interval + SLACK:
+    if late > interval + slack:
         return "lost", f"the last save was {late:.1f} s ago"
+    trial.steps_saved()
     return "recovered", ""
 
 
@@ -483,12 +485,12 @@ FAULTS = {  # name: (trials, what happens in each)
     "kill -9 in sampling": (30, interrupted("sample", KILL)),
     "kill -9 in drawing": (10, interrupted("plot", KILL)),
     "kill -9 between saves": (10, killed_between_saves),
-    "SIGINT in training": (10, interrupted("train", signal.SIGINT)),
-    "SIGTERM in training": (10, interrupted("train", signal.SIGTERM)),
-    "SIGINT in sampling": (8, interrupted("sample", signal.SIGINT)),
-    "SIGTERM in sampling": (8, interrupted("sample", signal.SIGTERM)),
-    "SIGINT in drawing": (3, interrupted("plot", signal.SIGINT)),
-    "SIGTERM in drawing": (3, interrupted("plot", signal.SIGTERM)),
+    "SIGINT in training": (25, interrupted("train", signal.SIGINT)),
+    "SIGTERM in training": (25, interrupted("train", signal.SIGTERM)),
+    "SIGINT in sampling": (30, interrupted("sample", signal.SIGINT)),
+    "SIGTERM in sampling": (30, interrupted("sample", signal.SIGTERM)),
+    "SIGINT in drawing": (5, interrupted("plot", signal.SIGINT)),
+    "SIGTERM in drawing": (5, interrupted("plot", signal.SIGTERM)),
     "disk full at a random byte": (50, full_disk),
     "disk full, of samples": (20, full_disk_for_samples),
     "folder of the run gone": (10, folder_gone),
