@@ -25,13 +25,14 @@ def tanh(x):
 
 
 def sigmoid_array(a, xp):
-    """1 / (1 + e^-a) of a plain array, by tanh: one transcendental function, and no overflow."""
+    """1 / (1 + e^-a) of a plain array, by tanh: fast, without overflow, right to 1e-7 but not in all digits below that."""
     return 0.5 * xp.tanh(0.5 * a) + 0.5
 
 
 def sigmoid(x):
-    """1 / (1 + e^-x), elementwise."""
-    y = sigmoid_array(x.data, x.xp)
+    """1 / (1 + e^-x), elementwise, to all digits also where it is small: `log` may follow."""
+    e = x.xp.exp(-abs(x.data))  # at most 1
+    y = x.xp.where(x.data < 0, e, e.dtype.type(1)) / (1 + e)
     return node("sigmoid", y, (x,), lambda g: (g * y * (1 - y),))
 
 

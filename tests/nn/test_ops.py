@@ -208,6 +208,16 @@ def test_saturating_ops_are_finite_and_right_at_a_thousand(xp, dtype):
             assert to_numpy(nn.gradients(y, [z], cotangent)[0]).tolist() == slopes[op], op
 
 
+def test_a_small_sigmoid_keeps_its_digits_in_float32(xp):
+    """By tanh it would be 0 below -17, and its logarithm minus infinity."""
+    z = Tensor(xp.asarray(np.linspace(-80, 0, 100), dtype=np.float32), requires_grad=True)
+    y = nn.sigmoid(z)
+    exact = 1 / (1 + np.exp(-to_numpy(z.data).astype(np.float64)))
+    np.testing.assert_allclose(to_numpy(y.data), exact, rtol=1e-6)
+    slope = to_numpy(nn.gradients(nn.log(y).sum(), [z])[0])
+    np.testing.assert_allclose(slope, 1 - exact, rtol=1e-5)
+
+
 def test_cross_entropy_of_a_hopeless_logit_is_finite(xp):
     logits = Tensor(xp.asarray([[-1e3, 1e3]], dtype=np.float32), requires_grad=True)
     loss = nn.cross_entropy(logits, np.array([0]))
