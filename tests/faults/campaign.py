@@ -281,8 +281,7 @@ def full_disk(trial):
     victim.limit(resource.RLIMIT_FSIZE, int(trial.rng.integers(len(trial.base.checkpoint))))
     if trial.rng.integers(2):
         victim.later(trial.rng.uniform(0, 1.0))
-        victim.limit(resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
-        trial.hits -= 1
+        trial.hits -= victim.limit(resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
     status, saved = victim.wait(), trial.steps_saved()
     if not victim.ended_well():
         return "crashed", victim.said
@@ -491,7 +490,7 @@ FAULTS = {  # name: (trials, what happens in each)
     "SIGTERM in sampling": (30, interrupted("sample", signal.SIGTERM)),
     "SIGINT in drawing": (5, interrupted("plot", signal.SIGINT)),
     "SIGTERM in drawing": (5, interrupted("plot", signal.SIGTERM)),
-    "disk full at a random byte": (50, full_disk),
+    "disk full at a random byte": (80, full_disk),
     "disk full, of samples": (20, full_disk_for_samples),
     "folder of the run gone": (10, folder_gone),
     "worker killed": (40, worker_killed),
