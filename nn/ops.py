@@ -11,11 +11,36 @@ from nn.options import real
 from nn.random import next_uniform
 from nn.tensors import Tensor, is_recorded, node, taken
 
-__all__ = ["exp", "log", "sqrt", "tanh", "sigmoid", "silu", "relu", "softplus", "clip", "where", "concatenate", "pad"]
+__all__ = [
+    "exp",
+    "log",
+    "sqrt",
+    "sin",
+    "cos",
+    "tanh",
+    "sigmoid",
+    "silu",
+    "relu",
+    "softplus",
+    "clip",
+    "where",
+    "concatenate",
+    "pad",
+]
 __all__ += ["softmax", "log_softmax", "embedding", "dropout", "attention", "mse", "cross_entropy"]
 
 
 exp, log, sqrt, clip = Tensor.exp, Tensor.log, Tensor.sqrt, Tensor.clip  # as functions too: nn.exp(x) is x.exp()
+
+
+def sin(x):
+    """Sine of an angle in radians, elementwise."""
+    return node("sin", x.xp.sin(x.data), (x,), lambda g: (g * x.xp.cos(x.data),))
+
+
+def cos(x):
+    """Cosine of an angle in radians, elementwise."""
+    return node("cos", x.xp.cos(x.data), (x,), lambda g: (-g * x.xp.sin(x.data),))
 
 
 def tanh(x):

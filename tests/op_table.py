@@ -276,6 +276,8 @@ METHODS = {  # of Tensor
 }
 
 FUNCTIONS = {  # of nn.__all__, besides those that are methods too
+    "sin": Op(nn.sin, np.sin, one()),
+    "cos": Op(nn.cos, np.cos, one()),
     "tanh": Op(nn.tanh, np.tanh, one()),
     "sigmoid": Op(nn.sigmoid, lambda a: 1 / (1 + np.exp(-a)), one()),
     "silu": Op(nn.silu, silu, one()),

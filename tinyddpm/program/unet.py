@@ -11,7 +11,7 @@ import numpy as np
 import nn
 from nn import Conv2d, Embedding, GroupNorm, Linear, Module, Tensor
 
-__all__ = ["UNetConfig", "UNet", "PRESETS", "timestep_embedding"]
+__all__ = ["UNetConfig", "UNet", "PRESETS", "timestep_embedding", "fourier_features"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,12 @@ class UNetConfig:
     classes: int = 0  # 0: not conditional on a class
     T: int = 1000  # timesteps are integers in 1..T
     dropout: float = 0.0
+    fourier: int = 0  # octaves of sines and cosines of the image that the network is shown beside it
 
     def __post_init__(self):
         sizes = self.channels, self.width, self.blocks, self.heads, self.groups, self.T, *self.multipliers
-        if min(sizes) < 1 or self.classes < 0 or not self.multipliers:
-            raise ValueError(f"sizes must be at least 1 (classes at least 0), got {self}")
+        if min(sizes) < 1 or min(self.classes, self.fourier) < 0 or not self.multipliers:
+            raise ValueError(f"sizes must be at least 1 (classes and fourier at least 0), got {self}")
         if self.width % self.groups or self.width % 2:
             raise ValueError(f"width must be even and divide into {self.groups} groups, got {self.width}")
         if self.attention and self.width * self.multipliers[-1] % self.heads:
@@ -55,6 +56,17 @@ def timestep_embedding(t, size, T=1000):
     frequencies = np.exp(-np.log(10000.0) * np.arange(size // 2) / (size // 2))
     angles = np.asarray(t, dtype=np.float64)[:, None] * (1000.0 / T) * frequencies
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+def fourier_features(x, octaves):
+    """x, and its sines and cosines at `octaves` frequencies: (N, H, W, C) -> (N, H, W, (1 + 2 octaves) C).
+
+    The highest frequency has the period 2/255, one level of an 8-bit image in [-1, 1]; each other half the one before.
+    So a network sees where between two levels a value lies, which it must to remove the last noise. (Kingma et al.
+    2021, VDM, appendix C)
+    """
+    angles = [2 * np.pi * 127.5 / 2**k * x for k in range(octaves)]
+    return nn.concatenate([x, *(wave(angle) for angle in angles for wave in (nn.sin, nn.cos))])
 
 
 class ResidualBlock(Module):
@@ -142,7 +154,7 @@ class UNet(Module):
         self.time1 = Linear(config.width, size, rng=rng)
         self.time2 = Linear(size, size, rng=rng)
         self.label = Embedding(config.classes + 1, size, rng=rng) if config.classes else None
-        self.first = Conv2d(config.channels, widths[0], rng=rng)
+        self.first = Conv2d(config.channels * (1 + 2 * config.fourier), widths[0], rng=rng)
 
         self.down, skips, current = [], [widths[0]], widths[0]  # skips: the channels of each output kept for the way up
         for level, width in enumerate(widths):
@@ -175,6 +187,8 @@ class UNet(Module):
         t, labels = nn.to_numpy(t), None if labels is None else nn.to_numpy(labels)  # the host checks indices
         self._check(x, t, labels)
         embedding = self._embed(t, labels, x.xp, x.dtype)
+        if self.config.fourier:
+            x = fourier_features(x, self.config.fourier)
         _, height, width, _ = x.shape
         factor = 2 ** (len(self.config.multipliers) - 1)
         if height % factor or width % factor:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import nn
 from nn import Tensor, gradients, to_numpy
-from tinyddpm.program.unet import PRESETS, UNet, UNetConfig, timestep_embedding
+from tinyddpm.program.unet import PRESETS, UNet, UNetConfig, fourier_features, timestep_embedding
 
 sides = st.integers(1, 3)
 SMALL = UNetConfig(width=8, multipliers=(1, 2), groups=4)
@@ -183,6 +183,29 @@ def test_all_timesteps_are_told_apart():
     assert (gaps + np.eye(1000)).min() > 1e-4
 
 
+# ==== the sines and cosines of the image ====
+
+
+def test_at_the_highest_frequency_all_grey_levels_look_alike_and_what_lies_between_them_does_not():
+    levels = 2 * np.arange(256.0).reshape(1, 16, 16, 1) / 255 - 1
+    x, *waves = to_numpy(fourier_features(Tensor(there(levels)), 3).data).transpose(3, 0, 1, 2)[..., None]
+    np.testing.assert_array_equal(x, levels)
+    between = fourier_features(Tensor(there(levels + 0.5 / 255)), 3)
+    np.testing.assert_allclose(waves[0], 0, atol=1e-9)
+    np.testing.assert_allclose(waves[1], -1, atol=1e-9)
+    np.testing.assert_allclose(to_numpy(between.data)[..., 1:3], [[[[-1, 0]] * 16] * 16], atol=1e-9)
+    assert (np.abs(np.diff(waves[2], axis=2)) > 1.9).all(), "an octave below, a level is half a period"
+
+
+def test_a_network_that_is_shown_waves_takes_any_image_and_gradients_reach_it():
+    network = awake(UNet(UNetConfig(2, width=8, multipliers=(1, 2), groups=4, fourier=2)))
+    assert network.first.weight.shape[2] == 2 * (1 + 2 * 2)
+    x = Tensor(images(2, 7, 5, 2), requires_grad=True)
+    y = network(x, np.array([1, 9]))
+    assert y.shape == x.shape and gradients(y.sum(), [x])[0].any()
+    assert differ(y, network(x.data + 1 / 255, np.array([1, 9])))
+
+
 # ==== what is refused ====
 
 T2 = np.array([1, 2])
@@ -221,6 +244,7 @@ def test_an_image_of_another_dtype_is_refused():
         ({"T": 0}, "at least 1"),
         ({"multipliers": (1, 0)}, "at least 1"),
         ({"classes": -1}, "at least 0"),
+        ({"fourier": -1}, "at least 0"),
     ],
 )
 def test_a_shape_that_cannot_be_built_is_refused(change, words):
