@@ -11,23 +11,8 @@ from nn.options import real
 from nn.random import next_uniform
 from nn.tensors import Tensor, is_recorded, node, taken
 
-__all__ = [
-    "exp",
-    "log",
-    "sqrt",
-    "sin",
-    "cos",
-    "tanh",
-    "sigmoid",
-    "silu",
-    "relu",
-    "softplus",
-    "clip",
-    "where",
-    "concatenate",
-    "pad",
-]
-__all__ += ["softmax", "log_softmax", "embedding", "dropout", "attention", "mse", "cross_entropy"]
+__all__ = ["exp", "log", "sqrt", "sin", "cos", "tanh", "sigmoid", "silu", "relu", "softplus", "clip", "where"]
+__all__ += ["concatenate", "pad", "softmax", "log_softmax", "embedding", "dropout", "attention", "mse", "cross_entropy"]
 
 
 exp, log, sqrt, clip = Tensor.exp, Tensor.log, Tensor.sqrt, Tensor.clip  # as functions too: nn.exp(x) is x.exp()
