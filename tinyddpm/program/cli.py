@@ -126,9 +126,10 @@ def _sample(arguments):
         plots.drawing_works()
     with write_atomically(out) as file:  # before the work is done: a folder that cannot be written is said at once
         model = load_on(_compute(arguments), arguments.run)
-        labels = model.labels(arguments.labels, arguments.n)
+        seed, labels = arguments.seed or 0, model.labels(arguments.labels, arguments.n)
+        labels = model.drawn_labels(seed, np.arange(arguments.n)) if labels is None else labels
         options = {"guidance_scale": arguments.guidance, "sampler": arguments.sampler, "steps": arguments.steps}
-        images = model.sample(arguments.n, labels, seed=arguments.seed or 0, batch=arguments.batch, **options)
+        images = model.sample(arguments.n, labels, seed=seed, batch=arguments.batch, **options)
         if out.suffix == ".png":
             file.write(plots.png(plots.grid(images, max(1, round(arguments.n**0.5)))))
         else:

@@ -25,7 +25,7 @@ class Config:
     """Everything but the weights. `Config.of(data, ...)` takes data, image and classes from the data.
 
     data, data_options: as `load_data` took them; fingerprint: of its images and labels. image: (H, W, C). classes: the number of
-    labels, 0 for none.
+    labels, 0 for none; class_shares: which share of the images has each, () where they are even.
     diffusion: a name in DIFFUSIONS. schedule: a name in SCHEDULES, T its steps; prediction: what the network's output
     means; None takes the diffusion's default. preset: a name in PRESETS, None for the one that fits the images. unet:
     fields of UNetConfig that differ from the preset. "own" stands for an object handed over to `train`.
@@ -41,6 +41,7 @@ class Config:
     fingerprint: str = ""
     image: tuple = (28, 28, 1)
     classes: int = number(10, 0)
+    class_shares: tuple = ()
     diffusion: str = "gaussian"
     schedule: str | None = None
     T: int = number(1000, 1)
@@ -67,6 +68,10 @@ class Config:
         self._set("image", tuple(operator.index(n) for n in self.image))
         if len(self.image) != 3 or min(self.image) < 1:
             raise ValueError(f"image must be (H, W, C), each at least 1, got {self.image}")
+        shares = tuple(float(share) for share in self.class_shares) if self.classes else ()
+        if shares and (len(shares) != self.classes or min(shares) < 0 or not math.isclose(sum(shares), 1)):
+            raise ValueError(f"class_shares must be {self.classes} numbers of at least 0 whose sum is 1, got {shares}")
+        self._set("class_shares", shares)
         self._set("data", str(self.data))  # a path too
         for name in ("unet", "data_options"):
             self._set(name, {key: _plain(value) for key, value in getattr(self, name).items()})
@@ -87,6 +92,8 @@ class Config:
     def of(cls, data, **options):
         """The configuration for these data; options: any other fields. A `classes` of 0 hides the labels."""
         own = {"data": data.name, "fingerprint": _fingerprint(data.train), "image": data.image, "classes": data.classes}
+        if data.classes:
+            own["class_shares"] = np.bincount(data.train.labels, minlength=data.classes) / len(data.train)
         return cls(**{**own, **options})
 
     def unet_config(self):

@@ -107,6 +107,19 @@ class Model:
             raise ValueError(f"labels must be 1..{n} integers in 0..{classes - 1}, got {labels!r}")
         return np.resize(found.astype(np.int64), n)
 
+    def drawn_labels(self, seed, numbers):
+        """A class for each sample numbered `numbers`, drawn with the shares of the training data: (N,) int64.
+
+        p(x) = sum_y p(y) p(x | y): an image of a drawn class is an image of the whole distribution, and a better one
+        than the null label gives, which is trained on a few images only. None for a model without classes.
+        """
+        classes = self.config.classes
+        if not classes:
+            return None
+        shares = np.cumsum(self.config.class_shares or np.full(classes, 1 / classes))
+        u = nn.random.uniform(seed, "class", 0, numbers)
+        return np.minimum(np.searchsorted(shares, u, side="right"), classes - 1)  # the sum may round below 1
+
     def x0(self, images):
         """x_0 (N, H, W, C) of uint8 images (N, H, W[, C]), on the model's device. ValueError unless they fit."""
         height, width, channels = self.config.image
@@ -132,9 +145,9 @@ class Model:
     ):
         """Draw n images: a uint8 array (n, H, W) or (n, H, W, C), which a notebook shows as a picture.
 
-        Image i is the same in any batch, on any number of workers, for the same seed and label. labels: None, one label
-        for all, or a list of up to n, repeated up to n. sampler: a name in the diffusion's `samplers`, or a step as in
-        reverse.py. steps: how many of the T timesteps to visit, by default SAMPLE_STEPS or all if those are fewer.
+        Image i is the same in any batch, on any number of workers, for the same seed and label. labels: one label for
+        all, or a list of up to n, repeated up to n, or None for `drawn_labels`. sampler: a name in the diffusion's
+        `samplers`, or a step as in reverse.py. steps: how many of the T timesteps to visit, by default SAMPLE_STEPS or all if those are fewer.
         progress: wraps the loop over each batch's steps as tqdm does, or None. Raises TypeError or ValueError for
         invalid arguments.
         """
@@ -159,7 +172,8 @@ class Model:
         """
         step = sampler if callable(sampler) else self._sampler(sampler)
         schedule = self.visited(steps)
-        denoise = self.denoiser(self.labels(labels, len(numbers)), guidance_scale)
+        labels = self.drawn_labels(seed, numbers) if labels is None else self.labels(labels, len(numbers))
+        denoise = self.denoiser(labels, guidance_scale)
 
         def noise(t):
             return self.noise(seed, "sampler", t, numbers)

@@ -157,7 +157,8 @@ class Trainer:
     def restore(self, path):
         """Continue from the checkpoint `path`. CheckpointError if it is damaged or of another configuration."""
         config, arrays = read(path)
-        config = replace(config, fingerprint=config.fingerprint or self.config.fingerprint)  # older files have none
+        older = [name for name in ("fingerprint", "class_shares") if not getattr(config, name)]  # they have none
+        config = replace(config, **{name: getattr(self.config, name) for name in older})
         differ = "".join(
             f"\n  {name}: {getattr(config, name)!r} in the checkpoint, {getattr(self.config, name)!r} asked for"
             for name in config.differences(self.config)

@@ -158,7 +158,6 @@ def test_what_bits_do_not_have_is_refused_with_what_they_have(
     [
         (["sample", "RUN", "--out", "x.jpg"], "png"),
         (["sample", "RUN", "--out", "x.png", "--label", "7000"], "integers in 0..3"),
-        (["sample", "RUN", "--out", "x.png", "--guidance", "2"], "needs labels"),
         (["sample", "RUN", "--out", "x.png", "--steps", "21"], "between 1 and T = 20"),
         (["sample", "nowhere", "--out", "x.png"], "no such checkpoint"),
         (["train", "--out", "RUN", "--data", "DATA", "--steps", "3"], "--resume"),

@@ -242,6 +242,27 @@ def test_an_image_does_not_depend_on_the_batch_it_is_drawn_in(config):
     assert not np.array_equal(together, m.sample(6, labels, seed=4))
 
 
+def test_without_labels_classes_are_drawn_as_often_as_the_training_data_has_them():
+    m = Model(replace(CONFIG, class_shares=(0.5, 0.0, 0.3, 0.2)), here())
+    drawn = m.drawn_labels(0, np.arange(20000))
+    np.testing.assert_allclose(np.bincount(drawn, minlength=4) / 20000, [0.5, 0.0, 0.3, 0.2], atol=4 * 0.5 / 20000**0.5)
+    assert 1 not in drawn
+    np.testing.assert_array_equal(m.drawn_labels(0, np.array([7, 3])), drawn[[7, 3]])
+    assert set(Model(replace(CONFIG, class_shares=()), here()).drawn_labels(0, np.arange(99))) == {0, 1, 2, 3}
+    np.testing.assert_array_equal(
+        m.sample(5, seed=2, guidance_scale=2), m.sample(5, m.drawn_labels(2, range(5)), 2, seed=2)
+    )
+
+
+def test_class_shares_are_those_of_the_training_labels_and_must_sum_to_1():
+    labels = pictures().labels
+    np.testing.assert_allclose(CONFIG.class_shares, [np.mean(labels == k) for k in range(4)])
+    assert replace(CONFIG, classes=0).class_shares == ()
+    for wrong in ((0.5, 0.5), (0.5, 0.5, 0.5, -0.5), (0.5, 0.5, 0.5, 0.5)):
+        with pytest.raises(ValueError, match="class_shares must be 4 numbers"):
+            replace(CONFIG, class_shares=wrong)
+
+
 @pytest.mark.parametrize("sampler", GaussianDiffusion.samplers)
 def test_every_sampler_draws_uint8_images(sampler):
     images = model().sample(3, sampler=sampler, steps=5)
