@@ -31,7 +31,6 @@ def schedule_of(T):
 
 
 schedule = schedule_of(40)
-model = Oracle(DATA, schedule).denoise  # (x_t, t) -> E[x_0 | x_t]
 
 # Expectations without sampling error: E f(eps) = WEIGHTS @ f(NODES) for standard normal eps (Gauss-Hermite).
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
@@ -87,10 +86,7 @@ print(f"the bound {bound:.4f} is {bound - nll:.4f} above -log p(x_0)")
 assert round(bound, 6) == -0.239111 and round(bound - nll, 6) == 0.122956
 
 lengths = small([10, 20, 40, 80, 160], [10, 20, 40])
-closing = []
-for T in lengths:
-    parts = terms(schedule_of(T), X0)
-    closing.append((parts[0] + parts[1].sum() + parts[2], -log_likelihood(schedule_of(T), X0)))
+closing = [(sum(map(np.sum, terms(s, X0))), -log_likelihood(s, X0)) for s in map(schedule_of, lengths)]
 gaps = np.subtract(*np.transpose(closing))
 assert (gaps > 0).all() and (np.diff(gaps) < 0).all()  # more steps, a closer bound
 
@@ -103,7 +99,7 @@ assert (gaps > 0).all() and (np.diff(gaps) < 0).all()  # more steps, a closer bo
 # %%
 t = 20
 x_t = td.q_sample(schedule, MANY, t, NODES)
-x0_hat = model(x_t, t)
+x0_hat = Oracle(DATA, schedule).denoise(x_t, t)  # E[x_0 | x_t]
 eps_hat = eps_from_x0(schedule, x0_hat, x_t, t)
 q, p = td.q_posterior(schedule, MANY, x_t, t), td.p_mean_variance(schedule, x0_hat, x_t, t, SIGMA2)
 ratio = schedule.beta_tilde[t] / schedule.beta[t]
@@ -128,8 +124,7 @@ for name, values in lines.items():
 # for it, and the likelihood is worse. (`td.train(data, loss_weight="bound")` lets you compare.)
 
 # %%
-linear = td.NoiseSchedule.linear(1000)
-weight = loss_weight(linear, "eps", np.arange(2, 1001))
+weight = loss_weight(td.NoiseSchedule.linear(1000), "eps", np.arange(2, 1001))
 print(f"the bound's weight of |eps - eps_hat|^2: {weight[0]:.3f} at t = 2, {weight.min():.4f} where it is smallest")
 assert weight[0] > 50 * weight[99]
 
@@ -156,12 +151,11 @@ show(fig)
 # A model that knows the mean and the variance of each pixel, and no more, saves most of them; networks save more.
 
 # %%
-data = digits()
+data, rng = digits(), np.random.default_rng(0)
 pixels = to_model(data.train.images[:2000]).reshape(-1, 784)
-simple = Oracle(gaussian_data(pixels.mean(axis=0), pixels.var(axis=0)), schedule)
+simple = Oracle(gaussian_data(pixels.mean(axis=0), pixels.var(axis=0)), schedule).denoise
 test = to_model(data.test.images[: small(100, 5)])
-rng = np.random.default_rng(0)
-found = td.variational_bound(schedule, simple.denoise, test, lambda t: rng.standard_normal(test.shape).astype("f"))
+found = td.variational_bound(schedule, simple, test, lambda t: rng.standard_normal(test.shape).astype("f"))
 bits = td.bits_per_dim(found.total, 784)
 print(f"{bits.mean():.2f} +- {bits.std() / len(bits) ** 0.5:.2f} bits/dim")
 assert 0 < bits.mean() < 8

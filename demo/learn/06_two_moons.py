@@ -34,7 +34,6 @@ centres = np.concatenate([upper, lower])
 centres = (centres - centres.mean(0)) / centres.std(0)
 moons = mixture_data(np.full(100, 1 / 100), centres, 0.01)
 x0 = moons.sample(rng, 5000).astype(np.float32)  # (5000, 2)
-print(f"mean {x0.mean(0).round(2)}, variance {x0.var(0).round(2)}")
 assert abs(x0.mean(0)).max() < 0.05 and abs(x0.var(0) - 1).max() < 0.05
 
 # %% [markdown]
@@ -57,9 +56,9 @@ class Network(nn.Module):
         return self.last(h)
 
 
-schedule = td.NoiseSchedule.cosine(100)
-network = Network()
-print(f"{sum(p.size for p in network.parameters()):,} parameters")
+schedule, network = td.NoiseSchedule.cosine(100), Network()
+parameters = network.parameters()
+print(f"{sum(p.size for p in parameters):,} parameters")
 
 # %% [markdown]
 # ## The loss
@@ -100,9 +99,7 @@ def draw(n):
 
 # %%
 steps = small(4000, 500)
-parameters = network.parameters()
-optimiser = nn.Adam(parameters, nn.rates.cosine(3e-3, steps))
-average = nn.EMA(parameters, 0.99)
+optimiser, average = nn.Adam(parameters, nn.rates.cosine(3e-3, steps)), nn.EMA(parameters, 0.99)
 drawn, losses, start = {0: draw(2000)}, [], time.monotonic()
 for step in range(1, steps + 1):
     xt, t, v = batch_of(256)
@@ -116,13 +113,10 @@ for step in range(1, steps + 1):
         average.swap()  # the mean of the last weights is steadier than the last weights
         drawn[step] = draw(2000)
         average.swap()
-print(
-    f"{steps} steps in {time.monotonic() - start:.0f} s; the loss fell from {losses[0]:.3f} to {np.mean(losses[-100:]):.3f}"
-)
+print(f"{steps} steps, {time.monotonic() - start:.0f} s; loss {losses[0]:.3f}, at the end {np.mean(losses[-100:]):.3f}")
 assert abs(losses[0] - np.mean(v**2)) < 0.2  # the answer 0 has the variance of v for its loss: near 1
 
 # %%
-data_log_prob = moons.log_prob(x0).mean()
 fig, axes = plt.subplots(1, len(drawn) + 1, figsize=(11, 2.9), sharex=True, sharey=True)
 for ax, (step, points) in zip(axes, drawn.items(), strict=False):
     ax.scatter(*points.T, s=2, alpha=0.4, color="#30638e")
@@ -140,9 +134,7 @@ show(fig)
 # %%
 score = {step: moons.log_prob(points.astype(np.float64)).mean() for step, points in drawn.items()}
 on_upper = np.mean([abs(p - centres[:50]).sum(1).min() < abs(p - centres[50:]).sum(1).min() for p in drawn[steps]])
-print(
-    f"mean log density of the points: {', '.join(f'{s:.2f} after {n}' for n, s in score.items())}; data {data_log_prob:.2f}"
-)
+print("mean log density:", *(f"{s:.2f} after {n}," for n, s in score.items()), f"data {moons.log_prob(x0).mean():.2f}")
 print(f"{on_upper:.0%} of the points are on the upper moon; half of the data are")
 assert score[steps] > score[0] + small(10, 5) and abs(on_upper - 0.5) < small(0.05, 0.15)
 
@@ -153,12 +145,10 @@ assert score[steps] > score[0] + small(10, 5) and abs(on_upper - 0.5) < small(0.
 # remains as the loss. For these data the best model is known: an `Oracle`. A network can come near its loss, not below.
 
 # %%
-oracle = Oracle(moons, schedule)
-xt, t, v = (np.concatenate(parts) for parts in zip(*[batch_of(2000) for _ in range(2)], strict=True))
 average.swap()
-found = np.mean((td.from_x0(schedule, "v", denoise(xt, t), xt, t) - v) ** 2)
-average.swap()
-best = np.mean((td.from_x0(schedule, "v", oracle.denoise(xt, t), xt, t) - v) ** 2)
+xt, t, v = batch_of(4000)
+x0_hats = denoise(xt, t), Oracle(moons, schedule).denoise(xt, t)
+found, best = (np.mean((td.from_x0(schedule, "v", x0_hat, xt, t) - v) ** 2) for x0_hat in x0_hats)
 print(f"loss of the network {found:.3f}, of the best model there can be {best:.3f}")
 assert best < found < small(1.15, 1.6) * best
 
