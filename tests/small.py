@@ -20,4 +20,5 @@ def pictures(n=40, seed=0):
 
 SQUARES = Data("squares", pictures(), pictures(20, seed=1))
 CONFIG = Config.of(SQUARES, **OPTIONS)
+VDM_CONFIG = Config.of(SQUARES, diffusion="vdm", **OPTIONS)
 BITS_CONFIG = Config.of(SQUARES, diffusion="binomial", **OPTIONS)

@@ -43,6 +43,7 @@ _PROGRAM = {
     "Model": "tinyddpm.program.model",
     "GaussianDiffusion": "tinyddpm.program.diffusions",
     "BinomialDiffusion": "tinyddpm.program.diffusions",
+    "VariationalDiffusion": "tinyddpm.program.diffusions",
 }
 __all__ += list(_PROGRAM)
 

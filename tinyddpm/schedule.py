@@ -211,6 +211,18 @@ class NoiseSchedule:
         T = check_T(T)
         return cls.from_alpha_bar(1 - (1 - end) * np.arange(1, T + 1) / T)
 
+    @classmethod
+    def even_log_snr(cls, T, high=13.3, low=-5.0):
+        """The log-SNR on a line from `high` at t = 1 to `low` at T. (Kingma et al. 2021, VDM, without what it learns)
+
+        The default `high` leaves noise of a sixth of a grey level in 8-bit images, so that L_0 nearly vanishes.
+        """
+        log_snr = np.linspace(low, high, check_T(T))[::-1]
+        if not np.inf > high > low > -np.inf:
+            raise ValueError(f"log_snr must fall: high must be above low, got {high} and {low}")
+        renewed = -np.expm1(np.diff(log_snr, prepend=np.inf))  # 1 - SNR(t)/SNR(t-1)
+        return cls.from_beta(renewed / (1 + np.exp(log_snr)))
+
 
 # ---- building blocks of the schedules ----
 
@@ -267,10 +279,10 @@ def check_steps(beta, alpha, timesteps):
         raise ValueError(f"beta must lie within (0, 1), got beta_{t} = {beta[t]:g}")
 
 
-NAMES = "linear", "cosine", "quadratic", "sigmoid", "constant", "even"
+NAMES = "linear", "cosine", "quadratic", "sigmoid", "constant", "even", "even_log_snr"
 SCHEDULES = {name: getattr(NoiseSchedule, name) for name in NAMES}
 
 
-def named_schedule(name, T):
-    """The schedule called `name` in SCHEDULES, with T steps. The ValueError for another name lists them."""
-    return named("schedule", name, SCHEDULES)(T)
+def named_schedule(name, T, **options):
+    """The schedule called `name` in SCHEDULES, with T steps and its options. ValueError for another name lists them."""
+    return named("schedule", name, SCHEDULES)(T, **options)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyddpm.program.diffusions import DIFFUSIONS
 from tinyddpm.program.unet import PRESETS, UNetConfig
+from tinyddpm.schedule import named_schedule
 
 __all__ = ["Config", "OWN"]
 
@@ -27,7 +28,8 @@ class Config:
     data, data_options: as `load_data` took them; fingerprint: of its images and labels. image: (H, W, C). classes: the number of
     labels, 0 for none; class_shares: which share of the images has each, () where they are even.
     diffusion: a name in DIFFUSIONS. schedule: a name in SCHEDULES, T its steps; prediction: what the network's output
-    means; None takes the diffusion's default. preset: a name in PRESETS, None for the one that fits the images. unet:
+    means; schedule_options: of the schedule, such as {"high": 13.3, "low": -5.0} of even_log_snr. None takes the
+    diffusion's default. preset: a name in PRESETS, None for the one that fits the images. unet:
     fields of UNetConfig that differ from the preset. "own" stands for an object handed over to `train`.
     loss_weight: a name in TRAINING_WEIGHTS (E22, E38). null_rate: how often a label is hidden, for guidance.
     decay_steps: 0 for a constant learning rate after warm-up, else the step at which it has fallen to 0 on a line.
@@ -44,11 +46,12 @@ class Config:
     class_shares: tuple = ()
     diffusion: str = "gaussian"
     schedule: str | None = None
+    schedule_options: dict = field(default_factory=dict)
     T: int = number(1000, 1)
     prediction: str | None = None
     preset: str | None = None
     unet: dict = field(default_factory=dict)
-    loss_weight: str = "simple"
+    loss_weight: str | None = None
     min_snr_gamma: float = number(5.0, 1e-6)
     batch: int = number(64, 1)
     learning_rate: float = number(2e-3, 1e-12)
@@ -73,15 +76,25 @@ class Config:
             raise ValueError(f"class_shares must be {self.classes} numbers of at least 0 whose sum is 1, got {shares}")
         self._set("class_shares", shares)
         self._set("data", str(self.data))  # a path too
-        for name in ("unet", "data_options"):
+        for name in ("unet", "data_options", "schedule_options"):
             self._set(name, {key: _plain(value) for key, value in getattr(self, name).items()})
         diffusion, of = _named("diffusion", self.diffusion, DIFFUSIONS), f" of {self.diffusion} diffusion"
         self._set("schedule", self.schedule or diffusion.default_schedule)
         self._set("prediction", self.prediction or next(iter(diffusion.predictions)))
+        self._set("loss_weight", self.loss_weight or next(iter(diffusion.loss_weights)))
         self._set("preset", self.preset or ("small" if self.image[2] == 1 else "base"))
         _named("prediction", self.prediction, diffusion.predictions, of)
-        _named("loss_weight", self.loss_weight, [*diffusion.loss_weights, OWN], of)
-        _named("schedule", self.schedule, [*diffusion.schedules, OWN])
+        _named(
+            "loss_weight",
+            self.loss_weight,
+            [*diffusion.loss_weights, *([OWN] if len(diffusion.loss_weights) > 1 else [])],
+            of,
+        )
+        if _named("schedule", self.schedule, [*diffusion.schedules, OWN]) != OWN:
+            try:
+                named_schedule(self.schedule, self.T, **self.schedule_options)
+            except TypeError as error:
+                raise ValueError(f"schedule_options: {error}") from None
         if _named("preset", self.preset, [*PRESETS, OWN]) != OWN:
             self.unet_config()
 
@@ -98,13 +111,15 @@ class Config:
 
     def unet_config(self):
         """The network's shape: the preset, with what this model fixes."""
-        options = {**PRESETS[self.preset], **self.unet}
+        diffusion = DIFFUSIONS[self.diffusion]
+        options = {"fourier": diffusion.fourier, **PRESETS[self.preset], **self.unet}
         unknown = options.keys() - {one.name for one in fields(UNetConfig)}
         if unknown:
             raise ValueError(f"unet has no fields {sorted(unknown)}; it has {[f.name for f in fields(UNetConfig)]}")
         if "multipliers" in options:
             options["multipliers"] = tuple(options["multipliers"])
-        return UNetConfig(channels=self.image[2], classes=self.classes, T=self.T, **options)
+        T = None if diffusion.continuous_time else self.T
+        return UNetConfig(channels=self.image[2], classes=self.classes, T=T, **options)
 
     def differences(self, other):
         """The names of the fields in which the two differ; the path of the data does not count, but what is in it does."""

@@ -43,7 +43,9 @@ class Model:
             if (getattr(config, name) == OWN) != (value is not None):
                 has, given = getattr(config, name), "none was" if value is None else "one was"
                 raise ValueError(f"the configuration has {name} {has!r}, and {given} handed over as an object")
-        schedule = named_schedule(config.schedule, config.T) if schedule is None else schedule
+        schedule = (
+            named_schedule(config.schedule, config.T, **config.schedule_options) if schedule is None else schedule
+        )
         weight = loss_weight or config.loss_weight
         kind = DIFFUSIONS[config.diffusion]
         self.diffusion = kind(schedule, config.prediction, weight if weight != OWN else "simple", config.min_snr_gamma)
@@ -60,14 +62,14 @@ class Model:
         """
         xt = self.diffusion.q_sample(x0, t, noise)
         loss = functools.partial(loss_of_output, self.diffusion.loss, seed, step)
-        inputs = np.arange(len(xt)), self.diffusion.network_input(xt), t, labels
+        inputs = np.arange(len(xt)), self.diffusion.network_input(xt), self.diffusion.network_time(t), labels
         targets = self.diffusion.loss_inputs(x0, xt, t, noise)
         return self.compute.loss_and_gradient(self.shard, loss, self.network, *inputs, *targets)
 
     def predict(self, xt, t, labels=None):
         """The network's output for xt (N, H, W, C) at t (N,), as an array, without gradients."""
-        shown = self.diffusion.network_input(xt)
-        return self.compute.map(self.shard, network_output, self.network, shown, t, labels)
+        shown, time = self.diffusion.network_input(xt), self.diffusion.network_time(t)
+        return self.compute.map(self.shard, network_output, self.network, shown, time, labels)
 
     def denoiser(self, labels=None, guidance_scale=1.0):
         """denoise(xt, t) -> x0_hat, as every sampler and bound in this project takes it.

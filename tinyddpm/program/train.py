@@ -13,7 +13,6 @@ import numpy as np
 
 import nn
 from nn.options import real, whole
-from tinyddpm.loss import stratified_timesteps
 from tinyddpm.program import checkpoint
 from tinyddpm.program.compute import Compute, enough_memory
 from tinyddpm.program.config import OWN, Config
@@ -74,7 +73,7 @@ class Trainer:
         if config.classes:
             hidden = nn.random.uniform(config.seed, "null label", step, numbers) < config.null_rate
             labels = np.where(hidden, config.classes, self.labels[chosen])
-        t = timesteps_for(config.seed, step, size, self.model.schedule.T)
+        t = timesteps_for(self.model.diffusion, config.seed, step, size)
         noise = self.model.noise(config.seed, "training", step, numbers)
         return self.model.x0(self.images[self.model.compute.xp.asarray(chosen)]), labels, t, noise
 
@@ -191,11 +190,10 @@ def check_amount(steps, minutes):
     return None if steps is None else whole("steps", steps), None if minutes is None else real("minutes", minutes)
 
 
-def timesteps_for(seed, step, n, T):
+def timesteps_for(diffusion, seed, step, n):
     """The timesteps of training step `step`: (n,) in 1..T, stratified over the range, in random order. (E36)"""
     rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, step]))
-    t, _ = stratified_timesteps(T, n, rng)
-    return rng.permutation(t)
+    return rng.permutation(diffusion.timesteps(n, rng))
 
 
 # ==== models in files ====

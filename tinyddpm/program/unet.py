@@ -26,12 +26,13 @@ class UNetConfig:
     heads: int = 4
     groups: int = 8
     classes: int = 0  # 0: not conditional on a class
-    T: int = 1000  # timesteps are integers in 1..T
+    T: int | None = 1000  # timesteps are integers in 1..T; None: real times in [0, 1]
     dropout: float = 0.0
     fourier: int = 0  # octaves of sines and cosines of the image that the network is shown beside it
 
     def __post_init__(self):
-        sizes = self.channels, self.width, self.blocks, self.heads, self.groups, self.T, *self.multipliers
+        T = 1 if self.T is None else self.T
+        sizes = self.channels, self.width, self.blocks, self.heads, self.groups, T, *self.multipliers
         if min(sizes) < 1 or min(self.classes, self.fourier) < 0 or not self.multipliers:
             raise ValueError(f"sizes must be at least 1 (classes and fourier at least 0), got {self}")
         if self.width % self.groups or self.width % 2:
@@ -51,7 +52,7 @@ PRESETS = {
 def timestep_embedding(t, size, T=1000):
     """Sines and cosines of 1000 t / T at `size` / 2 geometric frequencies (Vaswani et al. 2017): (N,) -> (N, size).
 
-    Scaling by 1000 / T makes the frequencies, which were chosen for T = 1000, fit any T.
+    Scaling by 1000 / T makes the frequencies, which were chosen for T = 1000, fit any T; and times in [0, 1] with T = 1.
     """
     frequencies = np.exp(-np.log(10000.0) * np.arange(size // 2) / (size // 2))
     angles = np.asarray(t, dtype=np.float64)[:, None] * (1000.0 / T) * frequencies
@@ -132,7 +133,7 @@ class Upsample(Module):
 
 
 class UNet(Module):
-    """network(x, t, labels): x (N, H, W, C) float32 Tensor or array, t (N,) integers, labels (N,) integers or None.
+    """network(x, t, labels): x (N, H, W, C) float32 Tensor or array, t (N,), labels (N,) integers or None.
 
     Returns a Tensor like x. Its last convolution starts at zero, so an untrained network predicts exactly zero.
     A conditional network (config.classes = K > 0) takes labels 0..K-1, or K, the null class, for "no label".
@@ -212,7 +213,7 @@ class UNet(Module):
 
     def _embed(self, t, labels, xp, dtype):
         """silu of the embedding of timestep and class, which every residual block projects: (N, 4 width)."""
-        t = timestep_embedding(t, self.config.width, self.config.T)
+        t = timestep_embedding(t, self.config.width, self.config.T or 1)
         e = self.time2(nn.silu(self.time1(Tensor(xp.asarray(t, dtype=dtype)))))
         if self.label is not None:
             n = t.shape[0]
@@ -225,7 +226,9 @@ class UNet(Module):
         for name, values in (("t", t), ("labels", labels)):
             if values is not None and values.shape != (x.shape[0],):
                 raise ValueError(f"{name} must have shape ({x.shape[0]},), got {values.shape}")
-        if t.dtype.kind not in "iu" or t.min() < 1 or t.max() > self.config.T:
-            raise ValueError(f"t must be integers in 1..{self.config.T}, got {t}")
+        T = self.config.T
+        kinds, first, last, words = ("f", 0, 1, "real, in 0..1") if T is None else ("iu", 1, T, f"integers in 1..{T}")
+        if t.dtype.kind not in kinds or not (first <= t.min() and t.max() <= last):
+            raise ValueError(f"t must be {words}, got {t}")
         if labels is not None and self.label is None:
             raise ValueError("labels given to a network that was built without classes")

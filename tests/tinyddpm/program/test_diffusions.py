@@ -10,8 +10,9 @@ from strategies import assert_close
 import nn
 from tinyddpm.bound import bits_per_dim
 from tinyddpm.data.images import to_bits
+from tinyddpm.program.binomial_diffusion import BinomialDiffusion
 from tinyddpm.program.config import Config
-from tinyddpm.program.diffusions import DIFFUSIONS, BinomialDiffusion
+from tinyddpm.program.diffusions import DIFFUSIONS
 from tinyddpm.program.evaluate import evaluate, loss_per_timestep
 from tinyddpm.program.model import Model
 from tinyddpm.program.train import Trainer
@@ -158,7 +159,7 @@ def test_loss_per_timestep_of_an_untrained_network_is_the_entropy_of_a_flip():
     [
         (lambda: replace(BITS_CONFIG, prediction="eps"), "'eps' of binomial diffusion; there are: logit"),
         (lambda: replace(CONFIG, prediction="logit"), "'logit' of gaussian diffusion; there are: v, eps, x0"),
-        (lambda: Config(diffusion="poisson"), "unknown diffusion 'poisson'; there are: gaussian, binomial"),
+        (lambda: Config(diffusion="poisson"), "unknown diffusion 'poisson'; there are: gaussian, vdm, binomial"),
         (lambda: wild_model().sample(1, sampler="ddim"), "'ddim' of binomial diffusion; there are: ancestral"),
         (lambda: evaluate(wild_model(), pictures().images, variance="beta"), "no variance to choose.* got .*beta"),
         (lambda: evaluate(wild_model(), pictures().images, clip=(-1, 1)), "no x0_hat to clip.* got .*clip"),
@@ -169,9 +170,9 @@ def test_what_a_diffusion_does_not_have_is_refused_with_what_it_has(call, words)
         call()
 
 
-def test_both_diffusions_have_the_same_methods_and_each_default_is_accepted():
-    names = [{name for name in vars(diffusion) if name[0] != "_"} for diffusion in DIFFUSIONS.values()]
-    assert names[0] == names[1]
+def test_every_diffusion_has_the_methods_of_the_others_and_each_default_is_accepted():
+    gaussian, vdm, binomial = ({name for name in dir(one) if name[0] != "_"} for one in DIFFUSIONS.values())
+    assert gaussian == binomial and vdm >= gaussian
     for name, diffusion in DIFFUSIONS.items():
         config = Config(diffusion=name)
         assert (config.schedule, config.prediction) == (diffusion.default_schedule, diffusion.predictions[0])
