@@ -38,9 +38,14 @@ def parser():
     train.add_argument("--data", help="mnist (default), fashion-mnist, cifar10, glyphs, auto; a .npy, a .npz, a folder")
     train.add_argument("--size", type=_size, help="HxW: make the images of a folder this large")
     train.add_argument("--fit", choices=("crop", "stretch"), help="how --size does it (default crop)")
-    train.add_argument("--diffusion", choices=DIFFUSIONS, help="noise on levels, or bits that flip (default gaussian)")
+    train.add_argument(
+        "--diffusion",
+        choices=DIFFUSIONS,
+        help="noise in steps, or in continuous time, or bits that flip (default gaussian)",
+    )
     train.add_argument("--preset", choices=PRESETS, help="size of the network (default: the one that fits the images)")
     train.add_argument("--schedule", help=f"noise schedule (default {_defaults('default_schedule')})")
+    train.add_argument("--log-snr", type=_numbers, help="HIGH,LOW: ends of the schedule even_log_snr (default 13.3,-5)")
     train.add_argument("--timesteps", dest="T", type=at_least(1), help=f"noisy steps (default {default.T})")
     train.add_argument("--prediction", help=f"what the network predicts: {_defaults('predictions')}")
     train.add_argument("--loss-weight", help=f"of the squared error: {_defaults('loss_weights')}")
@@ -64,6 +69,7 @@ def parser():
     evaluate.add_argument("--images", type=at_least(2), default=1000, help="test images at most (default 1000)")
     evaluate.add_argument("--draws", type=at_least(1), default=4, help="timesteps drawn for each image (default 4)")
     evaluate.add_argument("--variance", choices=("beta_tilde", "beta"), help="sigma_t^2 (default beta_tilde)")
+    evaluate.add_argument("--no-labels", action="store_true", help="do not tell the network the labels of the images")
     evaluate.add_argument("--no-clip", action="store_true", help="do not clip x0_hat to [-1, 1]")
 
     plot = commands.add_parser("plot", parents=[run, shared, data], help="draw the figures of a run")
@@ -103,6 +109,16 @@ def _integers(text):
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be integers with commas between, like 0,1,2, got {text!r}") from None
+
+
+def _numbers(text):
+    try:
+        high, low = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be two numbers with a comma between, like 13.3,-5, got {text!r}"
+        ) from None
+    return {"high": high, "low": low}
 
 
 def _size(text):

@@ -92,6 +92,7 @@ def _train(arguments):
     names += ("batch", "learning_rate", "decay_steps", "seed")
     options = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     options |= {"classes": 0} if arguments.unconditional else {}
+    options |= {"schedule_options": arguments.log_snr} if arguments.log_snr else {}
     before = read(arguments.out)[0] if arguments.resume else None
     if before and options.get("diffusion", before.diffusion) != before.diffusion:
         raise ValueError(f"{arguments.out} is a run of {before.diffusion} diffusion: leave --diffusion out")
@@ -150,6 +151,7 @@ def _evaluate(arguments):
     test = _test_images(arguments, model.config)
     choices = {} if arguments.variance is None else {"variance": arguments.variance}
     choices |= {"clip": None} if arguments.no_clip else {}
+    choices |= {"labels": None} if arguments.no_labels else {}
     options = {"draws": arguments.draws, "seed": arguments.seed or 0, "batch": arguments.batch}
     print(model.evaluate(test[: arguments.images], **options, **choices))
 

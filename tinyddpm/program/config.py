@@ -109,6 +109,11 @@ class Config:
             own["class_shares"] = np.bincount(data.train.labels, minlength=data.classes) / len(data.train)
         return cls(**{**own, **options})
 
+    @property
+    def shares(self):
+        """p(y), the share of each class: (classes,)."""
+        return np.array(self.class_shares or [1 / self.classes] * self.classes)
+
     def unet_config(self):
         """The network's shape: the preset, with what this model fixes."""
         diffusion = DIFFUSIONS[self.diffusion]

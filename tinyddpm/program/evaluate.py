@@ -17,38 +17,58 @@ __all__ = ["Evaluation", "evaluate", "loss_per_timestep"]
 class Evaluation:
     """The bound's terms in bits/dim, averaged over images, and the standard error of their sum. (E14)
 
-    prior: L_T. denoising: the sum of L_1..L_{T-1}. reconstruction: L_0. images, draws: what was averaged over.
-    settings: the diffusion's, in words.
+    prior: L_T. denoising: the sum of L_1..L_{T-1}. reconstruction: L_0. label: -log p(y), 0 if the network was told no
+    label y. images, draws: what was averaged over. settings: the diffusion's, in words. continuous: what stands for
+    `denoising` in continuous time, and the standard error of that sum; None for a diffusion in steps. (E35)
     """
 
     prior: float
     denoising: float
     reconstruction: float
+    label: float
     standard_error: float
     images: int
     draws: int
     settings: str
+    continuous: tuple | None = None
 
     @property
     def total(self):
         """The bound: their sum."""
-        return self.prior + self.denoising + self.reconstruction
+        return self.prior + self.denoising + self.reconstruction + self.label
+
+    @property
+    def total_continuous(self):
+        """The bound in continuous time: the sum with `continuous` in the place of `denoising`."""
+        return self.total - self.denoising + self.continuous[0]
 
     def __str__(self):
-        return (
-            f"bits/dim on {self.images} images, {self.draws} timesteps each; no label given to the network;\n"
-            f"{self.settings}\n"
-            f"  L_T        {self.prior:.6f}   (prior)\n"
-            f"  L_1:T-1    {self.denoising:.4f}     (denoising)\n"
-            f"  L_0        {self.reconstruction:.4f}     (reconstruction)\n"
-            f"  sum        {self.total:.4f} +- {self.standard_error:.4f}"
-        )
+        label = "the label y, whose bits count" if self.label else "no label"
+        lines = [
+            f"bits/dim on {self.images} images, {self.draws} timesteps each; the network is told {label};",
+            self.settings,
+            f"  L_T        {self.prior:.6f}   (prior)",
+            f"  L_1:T-1    {self.denoising:.4f}     (denoising)",
+            f"  L_0        {self.reconstruction:.4f}     (reconstruction)",
+            *([f"  label      {self.label:.4f}     (-log p(y): p(x) >= p(y) p(x | y))"] if self.label else []),
+            f"  sum        {self.total:.4f} +- {self.standard_error:.4f}",
+        ]
+        if self.continuous:
+            error = self.continuous[1]
+            lines += [
+                f"  L_inf      {self.continuous[0]:.4f}     (denoising in continuous time)",
+                f"  sum        {self.total_continuous:.4f} +- {error:.4f}   (with L_inf for L_1:T-1)",
+            ]
+        return "\n".join(lines)
 
     __repr__ = __str__
 
 
 def evaluate(model, images, labels=None, draws=4, seed=0, batch=128, progress=progress_bar, **choices):
     """Estimate the bound of `model` on uint8 `images` (N, H, W): an `Evaluation`.
+
+    labels: y (N,), which the network is told, or None. With them the bound is -log p(y) higher than that of p(x | y), and
+    bounds -log p(x) all the same: p(x) = sum_k p(k) p(x | k) >= p(y) p(x | y), with p(k) the model's class shares.
 
     The sum over t = 2..T is estimated, without bias, from `draws` timesteps an image, one from each part of the range
     (E36). choices: `variance` and `clip`, as the diffusion's `bound` takes them; ValueError if it has no such choice.
@@ -68,22 +88,38 @@ def evaluate(model, images, labels=None, draws=4, seed=0, batch=128, progress=pr
         denoise = model.denoiser(None if labels is None else np.asarray(labels)[rows])
         with enough_memory("evaluating", len(rows)):
             reconstruction = bound.reconstruction(denoise, x0, model.noise(seed, "L_0", 0, rows))
-            denoising = 0 * reconstruction
+            denoising = continuous = 0 * reconstruction
             for draw in range(draws if T > 1 else 0):
-                t = _stratum(seed, draw, draws, rows, T)
+                after = (T - 1) * _stratum(seed, draw, draws, rows)  # t - 1, a real number
                 noise = model.noise(seed, "L_t", draw, rows)
+                t = 2 + np.floor(after).astype(np.int64)  # T - 1 times its term is unbiased
                 denoising = denoising + bound.denoising(denoise, x0, t, noise) * ((T - 1) / draws)
-        terms.append([nn.to_numpy(x) for x in (bound.prior(x0), denoising, reconstruction)])
+                if bound.continuous:
+                    continuous = continuous + bound.continuous(denoise, x0, 1 + after, noise) / draws
+        terms.append([nn.to_numpy(x) for x in (bound.prior(x0), denoising, reconstruction, continuous)])
     nats = np.concatenate(terms, axis=1).astype(np.float64)
-    bits = bits_per_dim(nats, dimensions)
-    error = bits.sum(axis=0).std(ddof=1) / np.sqrt(bits.shape[1])
-    return Evaluation(*(float(b) for b in bits.mean(axis=1)), float(error), len(images), draws, bound.settings)
+    *bits, continuous = bits_per_dim(nats, dimensions)
+    bits.append(bits_per_dim(_label_nats(model.config, labels, len(images)), dimensions))
+    total, means = sum(bits), [float(b.mean()) for b in bits]
+    in_continuous_time = total - bits[1] + continuous
+    limit = (float(continuous.mean()), _error(in_continuous_time)) if bound.continuous else None
+    return Evaluation(*means, _error(total), len(images), draws, bound.settings, limit)
 
 
-def _stratum(seed, draw, draws, rows, T):
-    """For each image a timestep in 2..T, uniform in part `draw` of `draws` of the range; T - 1 times it is unbiased."""
+def _stratum(seed, draw, draws, rows):
+    """For each image a number in [0, 1), uniform in part `draw` of `draws` of it."""
     u = nn.random.uniform(seed, "timestep", draw, rows).astype(np.float64)
-    return 2 + np.floor((T - 1) * (draw + u) / draws).astype(np.int64)
+    return (draw + u) / draws
+
+
+def _label_nats(config, labels, n):
+    """-log p(y) of each label, (n,); 0 if there are none."""
+    return np.zeros(n) if labels is None else -np.log(config.shares[labels])
+
+
+def _error(values):
+    """The standard error of their mean."""
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def loss_per_timestep(model, images, labels=None, points=20, seed=0, progress=progress_bar):

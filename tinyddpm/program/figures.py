@@ -7,7 +7,7 @@ import numpy as np
 
 from tinyddpm.data.progress import progress as progress_bar
 from tinyddpm.program import plots
-from tinyddpm.program.evaluate import evaluate, loss_per_timestep
+from tinyddpm.program.evaluate import loss_per_timestep
 from tinyddpm.schedule import SCHEDULES
 
 __all__ = ["schedules", "digits", "forward", "reverse", "loss_by_timestep", "bound", "denoising_frames", "all_figures"]
@@ -74,8 +74,8 @@ def loss_by_timestep(model, images):
 
 
 def bound(model, images):
-    """The three terms of the bound as bars, on these images."""
-    return plots.bound_terms(evaluate(model, images))
+    """The terms of the bound as bars, on these images, a Dataset or an array."""
+    return plots.bound_terms(model.evaluate(images))
 
 
 def all_figures(model, test, losses=(), images=500, seed=0):
@@ -89,7 +89,7 @@ def all_figures(model, test, losses=(), images=500, seed=0):
         "reverse": reverse(states),
         "x0_prediction": reverse(states, which=1),
         "loss_per_t": loss_by_timestep(model, few[:256]),
-        "bound": bound(model, few),
+        "bound": bound(model, test[:images]),
         "denoising": denoising_frames(states),
     }
     if len(losses):

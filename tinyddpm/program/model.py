@@ -118,7 +118,7 @@ class Model:
         classes = self.config.classes
         if not classes:
             return None
-        shares = np.cumsum(self.config.class_shares or np.full(classes, 1 / classes))
+        shares = np.cumsum(self.config.shares)
         u = nn.random.uniform(seed, "class", 0, numbers)
         return np.minimum(np.searchsorted(shares, u, side="right"), classes - 1)  # the sum may round below 1
 
@@ -199,7 +199,12 @@ class Model:
         return self.diffusion.samplers[name]()
 
     def evaluate(self, images, **options):
-        """The bound on these images (a Dataset or uint8 (N, H, W[, C])), in bits/dim: as `evaluate.evaluate`."""
+        """The bound on these images (a Dataset or uint8 (N, H, W[, C])), in bits/dim: as `evaluate.evaluate`.
+
+        A model of classes is told a Dataset's labels, unless labels=None says not to: on these it was trained most.
+        """
+        if self.config.classes and hasattr(images, "images"):
+            options = {"labels": images.labels, **options}
         return evaluate(self, getattr(images, "images", images), **options)
 
     def pictures(self, x):

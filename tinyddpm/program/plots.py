@@ -207,13 +207,14 @@ def loss_by_timestep(timesteps, losses, name):
 
 
 def bound_terms(evaluation):
-    """The three terms of the bound as bars, in bits/dim."""
-    names = ["$L_T$\nprior", "$L_{1:T-1}$\ndenoising", "$L_0$\nreconstruction", "sum"]
-    values = [evaluation.prior, evaluation.denoising, evaluation.reconstruction, evaluation.total]
+    """The terms of the bound as bars, in bits/dim."""
+    names = {"prior": "$L_T$\n", "denoising": "$L_{1:T-1}$\n", "reconstruction": "$L_0$\n"}
+    bars = {prefix + name: getattr(evaluation, name) for name, prefix in names.items()}
+    bars |= {"label": evaluation.label} if evaluation.label else {}
     figure = _figure(6, 3.6)
     axes = figure.subplots()
-    bars = axes.bar(names, values, color=[_MUTED, _MUTED, _MUTED, _ACCENT])
-    axes.bar_label(bars, fmt="%.3g", fontsize=9)
+    drawn = axes.bar([*bars, "sum"], [*bars.values(), evaluation.total], color=[_MUTED] * len(bars) + [_ACCENT])
+    axes.bar_label(drawn, fmt="%.3g", fontsize=9)
     _plain(axes, "", "bits/dim", f"the bound on {evaluation.images} test images\n{evaluation.settings}")
     return figure
 

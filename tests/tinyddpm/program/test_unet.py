@@ -1,5 +1,7 @@
 """The network: it starts at zero, takes the sizes it says it takes, hears its timestep and its class."""
 
+from dataclasses import replace
+
 import device
 import numpy as np
 import pytest
@@ -84,6 +86,20 @@ def test_two_blocks_a_level():
 def test_timesteps_that_are_not_integers_in_range_are_refused(t):
     with pytest.raises(ValueError, match="t must be integers in 1..1000"):
         UNet(SMALL).to(device.xp)(images(2), t)
+
+
+@pytest.mark.parametrize(
+    "t", [np.array([0.5, 1.01]), np.array([-0.01, 1.0]), np.array([np.nan, 0.5]), np.array([0, 1])]
+)
+def test_times_that_are_not_real_numbers_in_0_1_are_refused(t):
+    with pytest.raises(ValueError, match=r"t must be real, in 0\.\.1"):
+        UNet(replace(SMALL, T=None)).to(device.xp)(images(2), t)
+
+
+def test_a_time_in_0_1_is_heard_as_that_share_of_the_timesteps():
+    of_time, of_steps = (awake(UNet(replace(SMALL, T=T))) for T in (None, 1000))
+    y = of_time(images(2), np.array([0.007, 1.0]))
+    np.testing.assert_array_equal(y.data, of_steps(images(2), np.array([7, 1000])).data)
 
 
 def test_a_float64_network_computes_in_float64():
