@@ -7,6 +7,7 @@ import pytest
 from device import there
 
 import nn
+import nn.optim
 from nn import Tensor
 
 SHAPES = [(3, 4), (5,), (), (2, 2, 3), (0, 3), (180, 200)]  # the last makes it more than one block
@@ -75,6 +76,62 @@ def test_the_weight_decay_of_adamw_is_its_authors():
     for optimiser in (a, b):
         optimiser.step(gradients(1)[0])
     np.testing.assert_array_equal(flat(one), flat(other))
+
+
+# ==== Muon: matrices as the paper has it, the rest as Adam ====
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (3, 7), (5, 5), (30, 1), (64, 48)])
+def test_orthogonalised_keeps_the_singular_vectors_and_brings_their_values_near_1(shape):
+    rng = np.random.default_rng(0)
+    u, _, vt = np.linalg.svd(rng.standard_normal(shape), full_matrices=False)
+    values = np.geomspace(1, 0.01, min(shape)) * 37.0
+    found = nn.to_numpy(nn.optim.orthogonalised(there((u * values) @ vt)))
+    inner = u.T @ found @ vt.T
+    np.testing.assert_allclose(inner, np.diag(np.diag(inner)), atol=1e-9)
+    assert (np.diag(inner) > 0.68).all() and (np.diag(inner) < 1.21).all()
+    np.testing.assert_allclose(found, u @ inner @ vt, atol=1e-9)  # nothing outside of these directions
+
+
+def test_each_step_of_orthogonalised_is_the_polynomial_of_jordan_et_al():
+    value = 0.05
+    for _ in range(5):
+        value = 3.4445 * value - 4.7750 * value**3 + 2.0315 * value**5
+    matrix = there(np.diag([np.sqrt(1 - 0.05**2), 0.05]))
+    assert float(nn.optim.orthogonalised(matrix)[1, 1]) == pytest.approx(value, rel=1e-12)
+
+
+def test_orthogonalised_zeros_are_zeros():
+    assert not nn.to_numpy(nn.optim.orthogonalised(there(np.zeros((3, 4))))).any()
+
+
+def test_muon_moves_a_matrix_by_its_orthogonalised_nesterov_momentum_and_other_parameters_as_adam():
+    ps, gs = parameters(), gradients(steps=8)
+    starts = [nn.to_numpy(p.data).copy() for p in ps]
+    optimiser = nn.Muon(ps, lambda step: 0.1 / step, (0.9, 0.99), 1e-8, 0.3)
+    for g in gs:
+        optimiser.step(g.copy())
+    ends = np.cumsum([p.size for p in ps])
+    for p, start, end in zip(ps, starts, ends, strict=True):
+        mine = nn.to_numpy(gs)[:, end - p.size : end]
+        if p.ndim < 2:
+            expected = adam_by_hand(start.reshape(-1), mine, lambda k: 0.1 / k, (0.9, 0.99), 1e-8, 0.3)
+        else:
+            expected, mean = start.reshape(-1), 0.0
+            for k, g in enumerate(mine, 1):
+                mean = 0.9 * mean + 0.1 * g
+                ahead = (0.9 * mean + 0.1 * g).reshape(-1, p.shape[-1])
+                move = nn.to_numpy(nn.optim.orthogonalised(there(ahead))) if p.size else ahead
+                scale = np.sqrt(max(ahead.shape))
+                expected = (1 - 0.1 / k * 0.3) * expected - 0.1 / k * scale * move.reshape(-1)
+        np.testing.assert_allclose(nn.to_numpy(p.data).reshape(-1), expected, rtol=1e-9, atol=1e-10)
+
+
+def test_the_root_mean_square_of_muons_update_is_about_the_learning_rate():
+    ps = parameters()
+    start, optimiser = nn.to_numpy(ps[-1].data).copy(), nn.Muon(ps, 0.01)
+    optimiser.step(gradients(1)[0])
+    assert 0.6 < np.sqrt(np.mean((nn.to_numpy(ps[-1].data) - start) ** 2)) / 0.01 < 1.2
 
 
 @pytest.mark.parametrize(
