@@ -41,6 +41,7 @@ _PROGRAM = {
     "Compute": "tinyddpm.program.compute",
     "Config": "tinyddpm.program.config",
     "Model": "tinyddpm.program.model",
+    "Judge": "tinyddpm.program.judge",
     "GaussianDiffusion": "tinyddpm.program.diffusions",
     "BinomialDiffusion": "tinyddpm.program.diffusions",
     "VariationalDiffusion": "tinyddpm.program.diffusions",

@@ -129,8 +129,7 @@ def _sample(arguments):
         model = load_on(_compute(arguments), arguments.run)
         seed, labels = arguments.seed or 0, model.labels(arguments.labels, arguments.n)
         labels = model.drawn_labels(seed, np.arange(arguments.n)) if labels is None else labels
-        options = {"guidance_scale": arguments.guidance, "sampler": arguments.sampler, "steps": arguments.steps}
-        images = model.sample(arguments.n, labels, seed=seed, batch=arguments.batch, **options)
+        images = model.sample(arguments.n, labels, seed=seed, **_drawing(arguments))
         if out.suffix == ".png":
             file.write(plots.png(plots.grid(images, max(1, round(arguments.n**0.5)))))
         else:
@@ -138,22 +137,52 @@ def _sample(arguments):
     print(f"{arguments.n} images in {out}")
 
 
-def _test_images(arguments, config):
+def _drawing(arguments):
+    """The options of `Model.sample` other than labels and seed."""
+    names = {"guidance_scale": "guidance", "sampler": "sampler", "steps": "steps", "batch": "batch"}
+    return {name: getattr(arguments, given) for name, given in names.items()}
+
+
+def _data(arguments, config):
     from tinyddpm.data.load import load_data
 
-    return load_data(config.data, arguments.data_dir, **config.data_options).test
+    return load_data(config.data, arguments.data_dir, **config.data_options)
 
 
 def _evaluate(arguments):
     from tinyddpm.program.train import load_on
 
+    if arguments.quality or arguments.samples:
+        return _judge(arguments)
     model = load_on(_compute(arguments), arguments.run)
-    test = _test_images(arguments, model.config)
+    test = _data(arguments, model.config).test
     choices = {} if arguments.variance is None else {"variance": arguments.variance}
     choices |= {"clip": None} if arguments.no_clip else {}
     choices |= {"labels": None} if arguments.no_labels else {}
     options = {"draws": arguments.draws, "seed": arguments.seed or 0, "batch": arguments.batch}
     print(model.evaluate(test[: arguments.images], **options, **choices))
+
+
+def _judge(arguments):
+    from tinyddpm.data.files import check_folder
+    from tinyddpm.program import figures, plots
+    from tinyddpm.program.checkpoint import checkpoint_path
+    from tinyddpm.program.judge import Judge, as_seen, read_samples
+    from tinyddpm.program.train import load_on
+
+    plots.drawing_works()
+    picture = checkpoint_path(arguments.run).parent / "nearest.png"
+    check_folder(picture.parent)
+    samples = arguments.samples and read_samples(arguments.samples)
+    model = load_on(_compute(arguments), arguments.run)
+    data = _data(arguments, model.config)
+    if samples:
+        found = Judge(as_seen(model, data), model.compute)(samples)
+    else:
+        found = model.judge(data, arguments.n, arguments.labels, arguments.seed or 0, **_drawing(arguments))
+    print(found)
+    plots.save_figure(picture, figures.neighbours(found))
+    print(picture)
 
 
 def _plot(arguments):
@@ -167,7 +196,7 @@ def _plot(arguments):
     out = checkpoint_path(arguments.run).parent / "plots" if arguments.out is None else Path(arguments.out)
     check_folder(out)
     losses = read(arguments.run)[1].get("losses", ())
-    test = _test_images(arguments, model.config)
+    test = _data(arguments, model.config).test
     for path in plots.save_all(out, figures.all_figures(model, test, losses, arguments.images, arguments.seed or 0)):
         print(path)
 

@@ -1,4 +1,4 @@
-"""How good is a model: its bound on the negative log-likelihood of test images, in bits per dimension. Next: run.py."""
+"""How good is a model: its bound on the negative log-likelihood of test images, in bits per dimension. Next: quality.py."""
 
 from dataclasses import dataclass
 

@@ -11,6 +11,7 @@ from tinyddpm.program.evaluate import loss_per_timestep
 from tinyddpm.schedule import SCHEDULES
 
 __all__ = ["schedules", "digits", "forward", "reverse", "loss_by_timestep", "bound", "denoising_frames", "all_figures"]
+__all__ += ["neighbours"]
 
 STRIP = 10  # images in a strip
 
@@ -66,6 +67,15 @@ def denoising_frames(states, frames=24):
     """About so many grids of a `chain`, from noise to image: the frames of a GIF, for MNIST of less than a megabyte."""
     every = max(1, (len(states) - 1) // frames)
     return [plots.grid(xt[:20], 10, scale=2) for _, xt, _ in [*states[:-1:every], states[-1]]]
+
+
+def neighbours(judgement, pairs=40):
+    """Samples, each with the training image nearest to it on its right: the first, and those nearest of all."""
+    nearest = np.argsort(judgement.samples.apart, kind="stable")[:pairs]
+    both = np.stack([judgement.images, judgement.neighbours], axis=1)
+    left, right = (chosen.reshape(-1, *chosen.shape[2:]) for chosen in (both[:pairs], both[nearest]))
+    titles = "sample | nearest training image", "the same, of the samples nearest to one"
+    return plots.real_and_generated(left, right, 8, titles)
 
 
 def loss_by_timestep(model, images):

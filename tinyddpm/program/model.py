@@ -18,6 +18,7 @@ from tinyddpm.program.compute import Compute, enough_memory
 from tinyddpm.program.config import OWN
 from tinyddpm.program.diffusions import DIFFUSIONS
 from tinyddpm.program.evaluate import evaluate
+from tinyddpm.program.judge import Judge, as_seen
 from tinyddpm.program.plots import Pictures
 from tinyddpm.program.unet import UNet
 from tinyddpm.schedule import named_schedule
@@ -206,6 +207,15 @@ class Model:
         if self.config.classes and hasattr(images, "images"):
             options = {"labels": images.labels, **options}
         return evaluate(self, getattr(images, "images", images), **options)
+
+    def judge(self, data, n=1000, labels=None, seed=0, **options):
+        """Draw n samples, and judge them beside the images of `data`, which have labels: a `judge.Judgement`.
+
+        labels, seed, options: as for `sample`. Judge many sets of samples by one `Judge`, which does its work once.
+        """
+        labels = self.drawn_labels(seed, np.arange(n)) if labels is None else self.labels(labels, n)
+        judge = Judge(as_seen(self, data), self.compute)
+        return judge(self.sample(n, labels, seed=seed, **options), labels)
 
     def pictures(self, x):
         """Any x_t or x0_hat (N, H, W, C) as uint8 images (N, H, W) or (N, H, W, 3) in memory."""
