@@ -9,7 +9,7 @@ DEVICE ?= cpu
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo gallery page browser test faults strict smoke lint bench kernels mutation clean
+.PHONY: help demo gallery lessons page browser test faults strict smoke lint bench kernels mutation clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/\t/'
@@ -19,6 +19,9 @@ demo: $(VENV)/demo.stamp  ## train on MNIST for MINUTES=8 minutes and draw what 
 
 gallery: $(VENV)/demo.stamp  ## draw docs/gallery/: what else a trained model can do
 	$(BIN)/python demo/learn/gallery.py
+
+lessons: $(VENV)/test.stamp  ## run every lesson of demo/learn at full size, and time it: about five minutes
+	$(BIN)/python tests/bench/lessons.py
 
 page: $(VENV)/demo.stamp  ## a page in which a browser trains and samples: out/page, or with SINGLE=1 out/tinyddpm.html
 	$(BIN)/python demo/page/build.py $(if $(SINGLE),--single)

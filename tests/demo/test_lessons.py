@@ -46,6 +46,25 @@ def test_a_lesson_opens_as_a_notebook(path):
     assert any("show(" in cell.source for cell in cells if cell.cell_type == "code")
 
 
+def test_a_lesson_runs_in_a_notebook_and_shows_its_progress_and_its_picture():
+    """Converted by jupytext, and run from top to bottom by a kernel: the lesson that also trains and samples."""
+    jupytext = pytest.importorskip("jupytext", reason="converts a lesson into a notebook: pip install jupytext")
+    nbclient = pytest.importorskip("nbclient", reason="runs a notebook: pip install nbclient")
+    pytest.importorskip("ipykernel", reason="the kernel of a notebook: pip install ipykernel")
+    notebook = jupytext.read(LEARN / "12_own_data.py")
+    client = nbclient.NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(LEARN)}}
+    )
+    client.execute(env={**os.environ, "PYTHONPATH": str(ROOT), "TINYDDPM_SMALL": "1"})
+    outputs = {
+        marker: [output for cell in notebook.cells if marker in cell.source for output in cell.get("outputs", ())]
+        for marker in ("td.train(", "show(fig)")
+    }
+    assert any("training" in output.get("text", "") + str(output.get("data")) for output in outputs["td.train("])
+    pictures = [output for output in outputs["show(fig)"] if "image/png" in output.get("data", {})]
+    assert len(pictures) == 1 and pictures[0]["output_type"] == "execute_result"  # once, as the value of the cell
+
+
 @every_lesson
 def test_the_readme_lists_a_lesson(path):
     assert f"[{path.name}]({path.name})" in (LEARN / "README.md").read_text("utf-8")
