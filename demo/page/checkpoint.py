@@ -34,7 +34,7 @@ def main():
     options = parser.parse_args()
     data = td.load_data(options.data)
     data = Data(f"{data.name} at 14x14", halved(data.train), halved(data.test))
-    model = td.train(data, options.steps, preset="tiny", unet=NETWORK, decay_steps=max(options.steps, 200))
+    model = td.train(data, options.steps, preset="tiny", unet=NETWORK)
     td.save(model, options.out)
     first = [np.flatnonzero(data.test.labels == label)[0] for label in range(data.classes)]
     np.save(options.out.with_name("examples.npy"), data.test.images[first])

@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
 
+import nn
 from tinyddpm.program.diffusions import DIFFUSIONS
 from tinyddpm.program.unet import PRESETS, UNetConfig
 from tinyddpm.schedule import named_schedule
 
 __all__ = ["Config", "OWN"]
 
+OPTIMISERS = {"muon": nn.Muon, "adam": nn.Adam}
 OWN = "own"  # the name of a schedule, network or loss weight that was handed over as an object
 
 
@@ -32,7 +34,7 @@ class Config:
     diffusion's default. preset: a name in PRESETS, None for the one that fits the images. unet:
     fields of UNetConfig that differ from the preset. "own" stands for an object handed over to `train`.
     loss_weight: a name in TRAINING_WEIGHTS (E22, E38). null_rate: how often a label is hidden, for guidance.
-    decay_steps: 0 for a constant learning rate after warm-up, else the step at which it has fallen to 0 on a line.
+    optimiser: "muon" or "adam". fall: over which share of a run, at its end, the learning rate falls to 0 on a line.
     seed: of everything random.
 
     ValueError or TypeError for a field that cannot be meant, naming it and what is accepted.
@@ -56,7 +58,8 @@ class Config:
     batch: int = number(64, 1)
     learning_rate: float = number(2e-3, 1e-12)
     warmup_steps: int = number(100, 0)
-    decay_steps: int = number(0, 0)
+    optimiser: str = "muon"
+    fall: float = number(0.4, 0, 1)
     gradient_limit: float = number(1.0, 1e-12)
     ema_decay: float = number(0.999, 0, 1 - 1e-12)
     null_rate: float = number(0.1, 0, 1 - 1e-12)
@@ -90,6 +93,7 @@ class Config:
             [*diffusion.loss_weights, *([OWN] if len(diffusion.loss_weights) > 1 else [])],
             of,
         )
+        _named("optimiser", self.optimiser, OPTIMISERS)
         if _named("schedule", self.schedule, [*diffusion.schedules, OWN]) != OWN:
             try:
                 named_schedule(self.schedule, self.T, **self.schedule_options)
@@ -139,10 +143,15 @@ class Config:
     def from_dict(cls, values):
         """The inverse of `as_dict`. A field that is missing, as in an older file, takes its default.
 
+        A file that names no optimiser is older than that choice: Adam trained it, at a rate that did not fall.
         ValueError for an unknown field, named.
         """
         values = {**values.get("model", {}), **values}  # until 0.1 the model's fields were nested
         values.pop("model", None)
+        if "optimiser" not in values:
+            values |= {"optimiser": "adam", "fall": 0.0}
+            if not values.get("decay_steps"):
+                values.pop("decay_steps", None)
         unknown = values.keys() - {one.name for one in fields(cls)}
         if unknown:
             raise ValueError(f"the configuration has unknown fields {sorted(unknown)}")

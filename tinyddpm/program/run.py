@@ -70,6 +70,7 @@ def train_run(
         trainer = Trainer(config, data.train, compute, **own)
         if resume:
             trainer.restore(path)
+            trainer.rewind(steps)
         parameters = sum(p.size for p in trainer.parameters)
         print(
             f"{trainer.config.data}: {len(data.train)} images of {' x '.join(map(str, data.image))}; a network of "

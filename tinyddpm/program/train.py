@@ -15,12 +15,13 @@ import nn
 from nn.options import real, whole
 from tinyddpm.program import checkpoint
 from tinyddpm.program.compute import Compute, enough_memory
-from tinyddpm.program.config import OWN, Config
+from tinyddpm.program.config import OPTIMISERS, OWN, Config
 from tinyddpm.program.model import Model
 from tinyddpm.schedule import NoiseSchedule
 
 __all__ = ["Trainer", "save", "load", "load_on", "read"]
 
+BEFORE = "before the fall/"  # so begin the names of the arrays that a finished run is continued from
 READ_EVERY = 50  # steps between two readings of the losses on a GPU: a reading waits for all queued work
 
 
@@ -52,9 +53,11 @@ class Trainer:
         self.network = self.model.network.train()
         self.size = min(config.batch, len(dataset))
         self.parameters = self.network.parameters()
-        self.optimiser = nn.Adam(self.parameters, learning_rate(config))
+        warm, self.factor = nn.rates.warmup(config.learning_rate, config.warmup_steps), 1.0
+        self.optimiser = OPTIMISERS[config.optimiser](self.parameters, lambda step: warm(step) * self.factor)
         self.ema = nn.EMA(self.parameters, config.ema_decay)
         self.losses, self.unread = [], []
+        self.before_fall = None  # what the run is continued from, once its learning rate falls
         self.read_every = 1 if self.model.compute.xp is np else READ_EVERY
         self._epoch = None, None  # (its number, the order of the images in it), see `_order`
 
@@ -120,13 +123,29 @@ class Trainer:
             self.unread = []
 
     def run(self, steps=None, minutes=None):
-        """Train on, yielding (step, loss), until `steps` steps are done in all, or for `minutes` from now."""
+        """Train on, yielding (step, loss), until `steps` steps are done in all, or for `minutes` from now.
+
+        Towards the end the learning rate falls. A run that is continued goes on from the state before that, exactly.
+        """
         steps, minutes = check_amount(steps, minutes)
-        end = None if minutes is None else time.monotonic() + 60 * minutes
-        while self.steps_done < steps if end is None else time.monotonic() < end:
+        self.rewind(steps)
+        start, fall = time.monotonic(), self.config.fall
+        while True:
+            done = self.steps_done / steps if minutes is None else (time.monotonic() - start) / (60 * minutes)
+            if done >= 1:
+                break
+            if done > 1 - fall and self.before_fall is None:
+                self.before_fall = self._state()
+            self.factor = 1.0 if self.before_fall is None else (1 - done) / fall
             loss = self.step()
             yield self.steps_done, loss
         self.read_losses()
+
+    def rewind(self, steps=None):
+        """Go back to the state before the learning rate fell, unless as many as `steps` steps are done already."""
+        if self.before_fall is not None and (steps is None or self.steps_done < steps):
+            self._set_state(self.before_fall)
+            self.before_fall = None
 
     @contextlib.contextmanager
     def averaged(self):
@@ -144,10 +163,7 @@ class Trainer:
 
         FloatingPointError, writing nothing, where a loss, a weight, an average or a moment is not finite.
         """
-        self.read_losses()
-        arrays = {**_model_arrays(self.model), "losses": np.asarray(self.losses, dtype=np.float64)}
-        for prefix, part in (("ema/", self.ema), ("adam/", self.optimiser)):
-            arrays |= {prefix + name: array for name, array in part.state_dict().items()}
+        arrays = self._state() | {BEFORE + name: array for name, array in (self.before_fall or {}).items()}
         wrong = [name for name, array in arrays.items() if not np.isfinite(array).all()]
         if wrong:  # an infinite moment of Adam would freeze its weight for good
             raise FloatingPointError(f"{wrong[0]} is not finite at step {self.steps_done}; lower the learning rate")
@@ -167,20 +183,29 @@ class Trainer:
         with _fits(path):
             if config.schedule == OWN and not np.array_equal(arrays["schedule/beta"], self.model.schedule.beta):
                 raise ValueError("the schedule handed over is another one")
-            self.network.load_state_dict(_group(arrays, "model/"))
-            self.ema.load_state_dict(_group(arrays, "ema/"))
-            self.optimiser.load_state_dict(_group(arrays, "adam/"))
-            losses = arrays["losses"]
-            if losses.shape != (self.steps_done,) or losses.dtype != np.float64:
-                raise ValueError(f"{self.steps_done} steps have as many losses, got {losses.dtype} {losses.shape}")
-            self.losses, self.unread = losses.tolist(), []
+            before = _group(arrays, BEFORE)
+            if before:  # tried first: what is damaged raises now, and not when the run goes on
+                self._set_state(before)
+            self._set_state(arrays)
+            self.before_fall = before or None
 
+    def _state(self):
+        """All that training changes, as arrays by name."""
+        self.read_losses()
+        arrays = {**_model_arrays(self.model), "losses": np.asarray(self.losses, dtype=np.float64)}
+        for prefix, part in (("ema/", self.ema), ("adam/", self.optimiser)):
+            arrays |= {prefix + name: array for name, array in part.state_dict().items()}
+        return arrays
 
-def learning_rate(config):
-    """The learning rate as a function of the step number 1, 2, ...: warm-up, then constant, or linear down to 0."""
-    rate = config.learning_rate
-    then = nn.rates.linear(rate, config.decay_steps) if config.decay_steps else rate
-    return nn.rates.warmup(then, config.warmup_steps)
+    def _set_state(self, arrays):
+        """The inverse of `_state`. ValueError or KeyError where the arrays do not fit."""
+        self.network.load_state_dict(_group(arrays, "model/"))
+        self.ema.load_state_dict(_group(arrays, "ema/"))
+        self.optimiser.load_state_dict(_group(arrays, "adam/"))
+        losses = arrays["losses"]
+        if losses.shape != (self.steps_done,) or losses.dtype != np.float64:
+            raise ValueError(f"{self.steps_done} steps have as many losses, got {losses.dtype} {losses.shape}")
+        self.losses, self.unread = losses.tolist(), []
 
 
 def check_amount(steps, minutes):

@@ -14,7 +14,7 @@ from tinyddpm.program.compute import Compute
 from tinyddpm.program.config import Config
 from tinyddpm.program.gaussian_diffusion import GaussianDiffusion
 from tinyddpm.program.model import Model, shard_size
-from tinyddpm.program.train import Trainer, learning_rate, load_on, timesteps_for
+from tinyddpm.program.train import Trainer, load_on, timesteps_for
 from tinyddpm.schedule import named_schedule
 
 every = pytest.mark.parametrize("config", [CONFIG, VDM_CONFIG, BITS_CONFIG], ids=["gaussian", "vdm", "binomial"])
@@ -200,11 +200,47 @@ def test_weights_averages_and_moments_that_are_not_finite_are_not_saved(tmp_path
     assert (tmp_path / "c.npz").read_bytes() == before
 
 
-def test_learning_rate_warms_up_and_then_holds_or_decays_to_zero():
-    held = learning_rate(replace(CONFIG, learning_rate=1.0, warmup_steps=10))
-    assert [held(1), held(10), held(1000)] == [0.1, 1.0, 1.0]
-    falling = learning_rate(replace(CONFIG, learning_rate=1.0, warmup_steps=10, decay_steps=100))
-    assert [falling(k) for k in (5, 10, 50, 100, 200)] == pytest.approx([0.475, 0.9, 0.5, 0.0, 0.0])
+def rates(t, **amount):
+    """The learning rate of every step of a run."""
+    return [t.optimiser.learning_rate(step) for step, _ in t.run(**amount)]
+
+
+def test_the_learning_rate_warms_up_holds_and_falls_to_zero_at_the_end_of_the_run():
+    config = replace(CONFIG, learning_rate=1e-3, warmup_steps=4, fall=0.4)
+    held = [0.25, 0.5, 0.75, 1, 1, 1]
+    assert rates(trainer(config), steps=10) == pytest.approx([1e-3 * r for r in [*held, 1, 0.75, 0.5, 0.25]])
+    assert rates(trainer(replace(config, fall=0)), steps=8) == pytest.approx([1e-3 * r for r in [*held, 1, 1]])
+    by_the_clock = rates(trainer(replace(config, warmup_steps=0)), minutes=0.05)
+    assert by_the_clock[0] == 1e-3 and by_the_clock[-1] < 1e-3
+    assert by_the_clock == sorted(by_the_clock, reverse=True)
+
+
+@every
+@pytest.mark.parametrize("through_a_file", [False, True])
+def test_a_run_that_is_continued_goes_on_from_the_state_before_its_rate_fell_bit_for_bit(
+    config, through_a_file, tmp_path
+):
+    whole, short = trainer(config), trainer(config)
+    list(whole.run(steps=9))
+    list(short.run(steps=5))
+    assert short.steps_done == 5 and short.before_fall is not None
+    if through_a_file:
+        short.save(tmp_path / "c.npz")
+        short = trainer(config)
+        short.restore(tmp_path / "c.npz")
+        assert short.steps_done == 5  # the finished run, to sample from; only more steps go back
+    list(short.run(steps=5))
+    assert short.steps_done == 5
+    assert next(iter(short.run(steps=9)))[0] == 5  # the fifth again, at the full rate
+    list(short.run(steps=9))
+    assert_same(whole, short)
+
+
+def test_a_file_that_names_no_optimiser_was_trained_by_adam_at_a_rate_that_did_not_fall():
+    older = {name: value for name, value in CONFIG.as_dict().items() if name not in ("optimiser", "fall")}
+    assert Config.from_dict(older | {"decay_steps": 0}) == replace(CONFIG, optimiser="adam", fall=0.0)
+    with pytest.raises(ValueError, match="decay_steps"):
+        Config.from_dict(older | {"decay_steps": 100})
 
 
 def test_configurations_survive_json_and_refuse_unknown_names():
@@ -271,15 +307,38 @@ def test_every_sampler_draws_uint8_images(sampler):
     assert images.shape == (3, 8, 8) and images.dtype == np.uint8
 
 
-def test_guidance_is_linear_between_the_null_and_the_conditional_prediction():
+def trained_at_random():
+    """A model whose weights are not those of the start, where its output is 0."""
     m = model()
     for p in m.network.parameters():
         p.data += there(np.float32(0.05) * np.random.default_rng(1).standard_normal(p.shape, dtype=np.float32))
+    return m
+
+
+def test_guidance_is_linear_between_the_null_and_the_conditional_prediction():
+    m = trained_at_random()
     xt, labels = there(np.random.default_rng(0).standard_normal((2, 8, 8, 1), dtype=np.float32)), np.array([0, 3])
     at = {s: m.denoiser(labels, s)(xt, 9) for s in (0.0, 1.0, 3.0)}
     np.testing.assert_allclose(at[3.0], at[0.0] + 3 * (at[1.0] - at[0.0]), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(at[0.0], m.denoiser()(xt, 9), rtol=1e-5, atol=1e-6)
     assert float(abs(at[1.0] - at[0.0]).max()) > 1e-3
+
+
+def test_guidance_over_an_interval_is_guidance_within_it():
+    m, labels = trained_at_random(), np.array([0, 3])
+    xt, guided = m.noise(0, "x_T", 0, np.arange(2)), m.denoiser(labels, 3.0, (5, 9))
+    for t, scale in ((4, 1.0), (5, 3.0), (9, 3.0), (10, 1.0)):
+        np.testing.assert_array_equal(nn.to_numpy(guided(xt, t)), nn.to_numpy(m.denoiser(labels, scale)(xt, t)))
+    with pytest.raises(ValueError, match="low <= high"):
+        m.denoiser(labels, 3.0, (9, 5))
+
+
+def test_a_chain_visits_the_steps_of_its_spacing():
+    m = model()
+    expected = m.schedule.respace(5, "karras").timesteps.tolist()
+    *_, (_, last, _) = chain = list(m.chain(np.arange(2), steps=5, spacing="karras"))
+    assert [t for t, _, _ in chain] == expected[::-1] != [20, 16, 12, 8, 4, 0]
+    np.testing.assert_array_equal(m.sample(2, steps=5, spacing="karras"), m.pictures(last))
 
 
 def test_options_of_sampling_that_make_no_sense_are_refused():
