@@ -84,3 +84,12 @@ def ideal_denoiser(schedule, v):
 
 def no_noise(t):
     raise AssertionError(f"noise asked for at t = {t}")
+
+
+def steps_of(step, schedule, x_T, v=0.25):
+    """The Gaussian of each step of a chain on data N(0, v), whose states are those of the step's own means."""
+    denoise, x, found = ideal_denoiser(schedule, v), x_T, []
+    for t in range(schedule.T, 0, -1):
+        found.append(step(denoise, schedule, x, t))
+        x = found[-1].mean
+    return found

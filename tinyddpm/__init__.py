@@ -1,6 +1,6 @@
 """Denoising diffusion from the array up: the mathematics in one place, each formula a short named function.
 
-Read the modules in this order: schedule, coefficients, gaussian, forward, prediction, reverse, samplers, loss,
+Read the modules in this order: schedule, spacing, coefficients, gaussian, forward, prediction, reverse, samplers, loss,
 bound, decoder.
 The program is there by name as well, and is imported when it is first asked for:
 

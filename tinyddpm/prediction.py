@@ -22,6 +22,7 @@ __all__ += [
     "from_x0",
     "convert",
     "guided",
+    "between",
     "karras_input",
     "preconditioning",
     "flow_input",
@@ -154,6 +155,18 @@ def guided(null, conditional, scale):
         raise ValueError(f"the guidance scale must be finite, got {scale}")
     scale = float(scale)  # 1 - scale of an unsigned integer would wrap round
     return (1 - scale) * null + scale * conditional  # E39
+
+
+def between(inside, outside, low, high):
+    """The model `inside` for low <= t <= high, and `outside` elsewhere; t an integer. (Kynkaanniemi et al. 2024; E39)
+
+    With inside = model.denoiser(labels, scale) and outside = model.denoiser(labels), guidance over an interval. Early in
+    the chain guidance draws all samples to one place, late it changes little: left out there, it costs less too.
+    Raises ValueError unless low <= high.
+    """
+    if not low <= high:
+        raise ValueError(f"an interval of timesteps is low, high with low <= high, got {low}, {high}")
+    return lambda xt, t: (inside if low <= t <= high else outside)(xt, t)
 
 
 # ---- the same path in other papers' coordinates (E37) ----

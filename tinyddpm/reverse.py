@@ -13,7 +13,7 @@ from tinyddpm.gaussian import Gaussian, exp
 from tinyddpm.prediction import mean_from_eps
 
 __all__ = ["p_mean_variance", "p_mean_variance_eps", "reverse_variance", "variance_table", "learned_variance"]
-__all__ += ["ancestral_step", "predict_x0", "reverse_process", "sample"]
+__all__ += ["ancestral_step", "predict_x0", "dynamic_threshold", "reverse_process", "sample"]
 
 
 # ---- p(x_{t-1} | x_t) ----
@@ -86,14 +86,16 @@ def predict_x0(denoise, schedule, xt, t, clip=None):
     """denoise(xt, schedule.timesteps[t]), clipped to the range clip = (low, high) unless that is None.
 
     x_0 is clipped here and nowhere else: images lie in [-1, 1], and a prediction outside would lead the chain away
-    from them. Raises ValueError or TypeError if the model returns another shape or dtype, or if clip is not a
-    pair low < high.
+    from them. clip may also be a function of x0_hat, such as `dynamic_threshold()`. Raises ValueError or TypeError if
+    the model returns another shape or dtype, or if clip is none of these.
     """
-    if clip is not None:
+    if clip is not None and not callable(clip):
         low, high = check_clip(clip)
     t = check_t(t, schedule.T, xt, first=1)
     x0_hat = denoise(xt, schedule.timesteps[t])
     check_like("what denoise returns", x0_hat, "xt", xt)
+    if callable(clip):
+        return clip(x0_hat)
     return x0_hat if clip is None else x0_hat.clip(low, high)
 
 
@@ -103,6 +105,23 @@ def check_clip(clip):
     if len(pair) != 2 or not pair[0] < pair[1]:
         raise ValueError(f"clip must be a pair (low, high) with low < high, or None, got {clip!r}")
     return float(pair[0]), float(pair[1])
+
+
+def dynamic_threshold(quantile=0.995):
+    """A `clip` for guided models: x0_hat clipped to [-s, s], and divided by s. (Saharia et al. 2022, "Imagen")
+
+    s is this quantile of |x0_hat| over the elements of a sample, but at least 1. Guidance pushes x0_hat out of [-1, 1].
+    A fixed clip would make all that is outside white or black. x0_hat: a NumPy or CuPy array (N, ...).
+    """
+    if not 0 <= quantile <= 1:
+        raise ValueError(f"a quantile must lie in [0, 1], got {quantile}")
+
+    def clip(x0_hat):
+        s = np.quantile(abs(x0_hat), quantile, axis=tuple(range(1, x0_hat.ndim)), keepdims=True)
+        s = s.astype(x0_hat.dtype).clip(1)
+        return x0_hat.clip(-s, s) / s
+
+    return clip
 
 
 def reverse_process(denoise, schedule, x_T, noise, step=ancestral_step, clip=None):

@@ -1,4 +1,4 @@
-"""The noise schedule: every table of the diffusion, indexed by t = 0..T. Next: coefficients.py."""
+"""The noise schedule: every table of the diffusion, indexed by t = 0..T. Next: spacing.py."""
 
 from dataclasses import dataclass
 from functools import cached_property, wraps
@@ -6,6 +6,7 @@ from functools import cached_property, wraps
 import numpy as np
 
 from tinyddpm.coefficients import as_steps, is_integer, named
+from tinyddpm.spacing import SPACINGS, distinct
 
 __all__ = ["NoiseSchedule", "SCHEDULES", "named_schedule", "check_T"]
 
@@ -122,17 +123,18 @@ class NoiseSchedule:
         log_alpha = np.reshape([self.log_alpha[a + 1 : b + 1].sum() for a, b in pairs], pairs.shape)
         return alpha, -np.expm1(log_alpha)  # E3
 
-    def respace(self, timesteps):
+    def respace(self, timesteps, spacing="t"):
         """The schedule that visits only some of the steps. alpha_bar at the steps it keeps does not change.
 
-        timesteps: an integer, how many steps to keep, evenly spaced and including T; or the steps to keep, increasing
-        integers in 1..T. Raises ValueError for anything else. (E32)
+        timesteps: an integer, how many steps to keep, including T, spread as the `spacing` says, a name in SPACINGS; or
+        the steps to keep, increasing integers in 1..T. Raises ValueError for anything else. (E32)
         """
+        spread_out = named("spacing", spacing, SPACINGS)
         if is_integer(timesteps):
             S = int(timesteps)
             if not 1 <= S <= self.T:
                 raise ValueError(f"timesteps must keep between 1 and T = {self.T} steps, got {timesteps}")
-            kept = np.array([0] + [-(-i * self.T // S) for i in range(1, S + 1)])  # i T / S, rounded up
+            kept = np.append(0, distinct(spread_out(self, S), self.T))
         else:
             given = np.asarray(timesteps)
             if given.ndim != 1 or given.size == 0 or given.dtype.kind not in "iu":

@@ -1,5 +1,6 @@
 """The instruments of lesson 11 against what is known exactly on Gaussian data."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def test_e39_inside_the_interval_the_density_is_guided_and_outside_it_is_the_cla
     def inside(xt, t):
         return td.prediction.guided(null.denoise(xt, t), conditional.denoise(xt, t), scale)
 
-    model = instrument.between(inside, conditional.denoise, 30, 60)
+    model = td.prediction.between(inside, conditional.denoise, 30, 60)
     for t in (1, 29, 30, 45, 60, 61, 100):
         variance = (guided if 30 <= t <= 60 else of_class)[t]
         np.testing.assert_allclose(model(x, t), x0_from_score(schedule, -x / variance, x, t), rtol=1e-9, atol=1e-12)
@@ -130,7 +131,10 @@ def test_e41_progressive_coding_of_gaussian_data_has_the_rate_and_distortion_of_
     left = V * schedule.one_minus_alpha_bar / (schedule.alpha_bar * V + schedule.one_minus_alpha_bar)  # Var x_0 | x_t
     rate = (schedule.alpha_bar[-1] * (V - 1) - schedule.log_one_minus_alpha_bar[-1]) / 2
     steps = []
-    for t, nats, x0_hat in instrument.progressive(oracle.denoise, schedule, x0, lambda t: rng.standard_normal((n, 1))):
+    parts = instrument.progressive(
+        oracle.denoise, schedule, x0, lambda t: rng.standard_normal((n, 1)), decoder=td.Gaussian.log_prob
+    )
+    for t, nats, x0_hat in itertools.takewhile(lambda part: part[0] > 0, parts):
         assert nats.mean() == pytest.approx(rate, rel=0.05, abs=1e-4)
         assert ((x0 - x0_hat) ** 2).mean() == pytest.approx(left[t], rel=0.05)
         rate += (schedule.snr[t - 1] - schedule.snr[t]) / 2 * left[t] if t > 1 else 0
@@ -174,3 +178,29 @@ def test_e40_what_is_learned_with_a_condition_is_the_exact_conditional_mean(inst
 def test_a_small_image_is_shown_at_the_size_of_the_large_one(instrument):
     x = np.arange(4.0).reshape(1, 2, 2, 1)
     assert instrument.enlarged(x)[0, :, :, 0].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+
+
+def test_e41_all_that_is_sent_is_the_bound(instrument):
+    """Its last part is L_0, by the decoder; the mean of x_0 given x_1 is x0_hat. (E14, E21)"""
+    schedule, rng = td.NoiseSchedule.cosine(30), np.random.default_rng(0)
+    oracle, x0 = Oracle(gaussian_data([0.0], 0.25), schedule), rng.standard_normal((5, 1)) / 2
+    send = instrument.progressive
+    *_, (_, nats, x0_hat), (t, total, received) = send(
+        oracle.denoise, schedule, x0, lambda t: rng.standard_normal((5, 1)), decoder=td.Gaussian.log_prob
+    )
+    L_0 = ((x0 - x0_hat)[:, 0] ** 2 / schedule.beta_tilde[2] + np.log(2 * np.pi * schedule.beta_tilde[2])) / 2
+    np.testing.assert_allclose(total, nats + L_0, rtol=1e-12)
+    assert t == 0 and received is x0
+
+
+def test_e42_the_likelihood_by_the_flow_of_gaussian_data_is_the_closed_form(instrument):
+    """The density at t = 1 of N(0, V) is a Gaussian; each element's covariance is diagonal, so one probe is exact."""
+    schedule, V, d = td.NoiseSchedule.cosine(1000), np.array([0.3, 0.05]), 2
+    oracle, rng = Oracle(gaussian_data(np.zeros(d), V), schedule), np.random.default_rng(0)
+    x0, uniform = 2 * rng.integers(64, 192, size=(6, d)) / 255 - 1, rng.random((6, d))
+    signs = rng.choice([-1.0, 1.0], size=(1, 6, d))
+    found = instrument.flow_nats(oracle.denoise, schedule, x0, signs, uniform)
+    V_1 = schedule.alpha_bar[1] * V + schedule.one_minus_alpha_bar[1]
+    spread = x0 + 2 / 255 * (uniform - 0.5)
+    expected = (spread**2 / V_1 + np.log(2 * np.pi * V_1)).sum(1) / 2 - d * np.log(2 / 255)
+    np.testing.assert_allclose(found, expected, atol=0.01)

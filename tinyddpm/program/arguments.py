@@ -12,6 +12,7 @@ def parser():
     from tinyddpm.program.diffusions import DIFFUSIONS
     from tinyddpm.program.unet import PRESETS
     from tinyddpm.samplers import SAMPLERS
+    from tinyddpm.spacing import SPACINGS
 
     found = argparse.ArgumentParser(prog="tinyddpm", description="Denoising diffusion, from the array up.")
     commands = found.add_subparsers(required=True, metavar="command", dest="command")
@@ -32,8 +33,10 @@ def parser():
     which.add_argument("--labels", type=_integers, help="labels to go through in turn, e.g. 0,1,2")
     which.add_argument("--label", type=int, dest="labels", help="one label for all")
     drawing.add_argument("--guidance", type=float, default=1.0, help="guidance scale towards the labels (default 1)")
+    drawing.add_argument("--guidance-interval", type=_interval, help="LOW,HIGH: the t at which to guide (default all)")
     drawing.add_argument("--sampler", choices=SAMPLERS, default="ancestral", help="(default ancestral)")
     drawing.add_argument("--steps", type=at_least(1), help="timesteps to visit (default 100)")
+    drawing.add_argument("--spacing", choices=SPACINGS, default="t", help="in what they are evenly spaced (default t)")
 
     default = Config()
     train = commands.add_parser("train", parents=[shared, data], help="train a model")
@@ -131,4 +134,11 @@ def _size(text):
         height, width = (int(part) for part in text.lower().split("x"))
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be two integers with an x between, like 28x28, got {text!r}") from None
+def _interval(text):
+    found = _integers(text)
+    if len(found) != 2:
+        raise argparse.ArgumentTypeError(f"must be two integers with a comma between, like 300,700, got {text!r}")
+    return found
+
+
     return height, width

@@ -139,8 +139,8 @@ def _sample(arguments):
 
 def _drawing(arguments):
     """The options of `Model.sample` other than labels and seed."""
-    names = {"guidance_scale": "guidance", "sampler": "sampler", "steps": "steps", "batch": "batch"}
-    return {name: getattr(arguments, given) for name, given in names.items()}
+    names = ("guidance_interval", "sampler", "steps", "spacing", "batch")
+    return {"guidance_scale": arguments.guidance, **{name: getattr(arguments, name) for name in names}}
 
 
 def _data(arguments, config):

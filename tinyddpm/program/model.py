@@ -13,7 +13,7 @@ import numpy as np
 
 import nn
 from tinyddpm.data.progress import progress as progress_bar
-from tinyddpm.prediction import guided
+from tinyddpm.prediction import between, guided
 from tinyddpm.program.compute import Compute, enough_memory
 from tinyddpm.program.config import OWN
 from tinyddpm.program.diffusions import DIFFUSIONS
@@ -72,17 +72,20 @@ class Model:
         shown, time = self.diffusion.network_input(xt), self.diffusion.network_time(t)
         return self.compute.map(self.shard, network_output, self.network, shown, time, labels)
 
-    def denoiser(self, labels=None, guidance_scale=1.0):
+    def denoiser(self, labels=None, guidance_scale=1.0, guidance_interval=None):
         """denoise(xt, t) -> x0_hat, as every sampler and bound in this project takes it.
 
         labels: (N,) integers in 0..K-1, or None for no label. guidance_scale s: the prediction is
         null + s (conditional - null) (Ho & Salimans 2022). 0 ignores the labels, 1 is the plain conditional model, and
         above 1 it follows the label more closely. Any s but 1 doubles the time of a step. (E39)
+        guidance_interval: (low, high), the t at which to guide, see `between`; None for all.
         """
         if labels is None and guidance_scale != 1.0:
             raise ValueError(f"guidance_scale {guidance_scale} needs labels to guide towards")
         if labels is not None:
             labels = self.labels(labels, np.size(labels))
+        if guidance_interval is not None:
+            return between(self.denoiser(labels, guidance_scale), self.denoiser(labels), *guidance_interval)
 
         def denoise(xt, t):
             t = np.broadcast_to(t, (xt.shape[0],))
@@ -145,12 +148,15 @@ class Model:
         seed=0,
         batch=128,
         progress=progress_bar,
+        spacing="t",
+        guidance_interval=None,
     ):
         """Draw n images: a uint8 array (n, H, W) or (n, H, W, C), which a notebook shows as a picture.
 
         Image i is the same in any batch, on any number of workers, for the same seed and label. labels: one label for
         all, or a list of up to n, repeated up to n, or None for `drawn_labels`. sampler: a name in the diffusion's
-        `samplers`, or a step as in reverse.py. steps: how many of the T timesteps to visit, by default SAMPLE_STEPS or all if those are fewer.
+        `samplers`, or a step as in reverse.py. steps: how many of the T timesteps to visit, by default SAMPLE_STEPS or
+        all if those are fewer. spacing: which, a name in SPACINGS. guidance_scale, guidance_interval: as in `denoiser`.
         progress: wraps the loop over each batch's steps as tqdm does, or None. Raises TypeError or ValueError for
         invalid arguments.
         """
@@ -161,22 +167,32 @@ class Model:
         for start in range(0, n, batch):
             numbers = np.arange(start, min(start + batch, n))
             chosen = None if labels is None else labels[numbers]
-            chain = self.chain(numbers, chosen, guidance_scale, sampler, steps, seed)
+            chain = self.chain(numbers, chosen, guidance_scale, sampler, steps, seed, spacing, guidance_interval)
             if progress is not None:
                 chain = progress(chain, total=self.visited(steps).T + 1, desc="sampling")
             [(_, x0, _)] = collections.deque(chain, maxlen=1)  # the last; those before it are dropped as they come
             images.append(self.pictures(x0))
         return np.concatenate(images).view(Pictures)
 
-    def chain(self, numbers, labels=None, guidance_scale=1.0, sampler="ancestral", steps=None, seed=0):
+    def chain(
+        self,
+        numbers,
+        labels=None,
+        guidance_scale=1.0,
+        sampler="ancestral",
+        steps=None,
+        seed=0,
+        spacing="t",
+        guidance_interval=None,
+    ):
         """A generator of the steps of the reverse process, for the samples numbered `numbers`. Arguments as `sample`.
 
         Yields (t, x_t, x0_hat) for each visited t from T down to 1, then (0, x_0, x_0).
         """
         step = sampler if callable(sampler) else self._sampler(sampler)
-        schedule = self.visited(steps)
+        schedule = self.visited(steps, spacing)
         labels = self.drawn_labels(seed, numbers) if labels is None else self.labels(labels, len(numbers))
-        denoise = self.denoiser(labels, guidance_scale)
+        denoise = self.denoiser(labels, guidance_scale, guidance_interval)
 
         def noise(t):
             return self.noise(seed, "sampler", t, numbers)
@@ -189,9 +205,9 @@ class Model:
         x = self.diffusion.last(x, noise(1))
         yield 0, x, x
 
-    def visited(self, steps):
+    def visited(self, steps, spacing="t"):
         """The schedule respaced to `steps` timesteps. None: SAMPLE_STEPS of them, or all T if those are fewer."""
-        return self.schedule.respace(min(SAMPLE_STEPS, self.schedule.T) if steps is None else steps)
+        return self.schedule.respace(min(SAMPLE_STEPS, self.schedule.T) if steps is None else steps, spacing)
 
     def _sampler(self, name):
         if name not in self.diffusion.samplers:

@@ -13,7 +13,7 @@ from tinyddpm import Gaussian, NoiseSchedule, sample
 from tinyddpm.bound import denoising_term, prior_term, reconstruction_term, variational_bound
 from tinyddpm.prediction import eps_from_x0
 from tinyddpm.reverse import ancestral_step, p_mean_variance_eps, reverse_process
-from tinyddpm.samplers import SAMPLERS, ddim_step, dpm_solver, heun_step, named_sampler
+from tinyddpm.samplers import SAMPLERS, ddim_step, dpm_solver, dpm_solver_2s, dpm_solver_3m, heun_step, named_sampler
 from tinyddpm.theory.bound_forms import gaussian_diffusion, path_form, q_path
 from tinyddpm.theory.mixture import finite_data, gaussian_data, mixture_data
 from tinyddpm.theory.oracle import Oracle, chain_variance, fixed_variance_excess
@@ -142,7 +142,13 @@ def slope(steps, errors):
 
 @pytest.mark.parametrize(
     ("make_step", "order", "steps"),
-    [(lambda: ddim_step, 1, [256, 512, 1024]), (dpm_solver, 2, [64, 128, 256]), (lambda: heun_step, 2, [64, 128, 256])],
+    [
+        (lambda: ddim_step, 1, [256, 512, 1024]),
+        (dpm_solver, 2, [64, 128, 256]),
+        (dpm_solver_2s, 2, [64, 128, 256]),
+        (dpm_solver_3m, 3, [64, 128, 256]),
+        (lambda: heun_step, 2, [64, 128, 256]),
+    ],
 )
 def test_e31_order_of_convergence_to_the_probability_flow(make_step, order, steps):
     errors = flow_errors(make_step, steps)
