@@ -20,5 +20,6 @@ def pictures(n=40, seed=0):
 
 SQUARES = Data("squares", pictures(), pictures(20, seed=1))
 CONFIG = Config.of(SQUARES, **OPTIONS)
+HYBRID_CONFIG = Config.of(SQUARES, diffusion="hybrid", **OPTIONS)
 VDM_CONFIG = Config.of(SQUARES, diffusion="vdm", **OPTIONS)
 BITS_CONFIG = Config.of(SQUARES, diffusion="binomial", **OPTIONS)

@@ -44,6 +44,7 @@ _PROGRAM = {
     "Judge": "tinyddpm.program.judge",
     "GaussianDiffusion": "tinyddpm.program.diffusions",
     "BinomialDiffusion": "tinyddpm.program.diffusions",
+    "HybridDiffusion": "tinyddpm.program.diffusions",
     "VariationalDiffusion": "tinyddpm.program.diffusions",
 }
 __all__ += list(_PROGRAM)

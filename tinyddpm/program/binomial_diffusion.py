@@ -30,7 +30,7 @@ class BinomialDiffusion:
     loss_weights = ("simple",)
     samplers, sampler_for_few_steps = {"ancestral": lambda: binomial.ancestral_step}, "ancestral"
     loss_name = simple_loss_name = "cross entropy, nats a pixel"
-    continuous_time, fourier = False, 0
+    continuous_time, fourier, outputs = False, 0, 1
 
     data, pictures = staticmethod(to_bits), staticmethod(from_bits)
     noise = staticmethod(nn.random.uniform)

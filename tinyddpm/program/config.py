@@ -121,7 +121,7 @@ class Config:
     def unet_config(self):
         """The network's shape: the preset, with what this model fixes."""
         diffusion = DIFFUSIONS[self.diffusion]
-        options = {"fourier": diffusion.fourier, **PRESETS[self.preset], **self.unet}
+        options = {"outputs": diffusion.outputs, "fourier": diffusion.fourier, **PRESETS[self.preset], **self.unet}
         unknown = options.keys() - {one.name for one in fields(UNetConfig)}
         if unknown:
             raise ValueError(f"unet has no fields {sorted(unknown)}; it has {[f.name for f in fields(UNetConfig)]}")

@@ -7,8 +7,14 @@ loss to train with, the sampler, the bound. To add a diffusion, write such a cla
 
 from tinyddpm.program.binomial_diffusion import BinomialDiffusion
 from tinyddpm.program.gaussian_diffusion import GaussianDiffusion
+from tinyddpm.program.hybrid_diffusion import HybridDiffusion
 from tinyddpm.program.variational_diffusion import VariationalDiffusion
 
-__all__ = ["DIFFUSIONS", "GaussianDiffusion", "VariationalDiffusion", "BinomialDiffusion"]
+__all__ = ["DIFFUSIONS", "GaussianDiffusion", "HybridDiffusion", "VariationalDiffusion", "BinomialDiffusion"]
 
-DIFFUSIONS = {"gaussian": GaussianDiffusion, "vdm": VariationalDiffusion, "binomial": BinomialDiffusion}
+DIFFUSIONS = {
+    "gaussian": GaussianDiffusion,
+    "hybrid": HybridDiffusion,
+    "vdm": VariationalDiffusion,
+    "binomial": BinomialDiffusion,
+}

@@ -3,15 +3,23 @@
 Each function takes a Model, and images where it needs them, and returns a figure.
 """
 
+import math
+
 import numpy as np
 
+import nn
+from tinyddpm.bound import bits_per_dim
 from tinyddpm.data.progress import progress as progress_bar
+from tinyddpm.decoder import discretised_log_prob
+from tinyddpm.gaussian import Gaussian
 from tinyddpm.program import plots
 from tinyddpm.program.evaluate import loss_per_timestep
 from tinyddpm.schedule import SCHEDULES
+from tinyddpm.theory.continuous import prior_loss
+from tinyddpm.theory.log_snr import LinearLogSNR
 
 __all__ = ["schedules", "digits", "forward", "reverse", "loss_by_timestep", "bound", "denoising_frames", "all_figures"]
-__all__ += ["neighbours"]
+__all__ += ["neighbours", "schedule_ends"]
 
 STRIP = 10  # images in a strip
 
@@ -20,6 +28,27 @@ def schedules(model):
     """beta, alpha_bar and log-SNR of every named schedule with the model's T, and of its own."""
     curves = {name: make(model.schedule.T) for name, make in SCHEDULES.items()}
     return plots.schedule_curves({**curves, model.config.schedule: model.schedule}, model.config.schedule)
+
+
+def schedule_ends(model, images):
+    """The schedule of continuous time, with what its ends cost on these images: L_0 if x_0 were known, and L_T. (E20, E21)"""
+    curve, x0, t = model.diffusion.curve, nn.to_numpy(model.x0(images)), np.linspace(1, model.schedule.T, 200)
+
+    def known(high):
+        return -discretised_log_prob(Gaussian(x0, math.exp(-high)), x0)
+
+    def prior(low):
+        return prior_loss(LinearLogSNR(curve.high, low), x0)
+
+    costs = []
+    for label, cost, end in (
+        ("high end: $L_0$ if $x_0$ were known", known, curve.high),
+        ("low end: $L_T$", prior, curve.low),
+    ):
+        ends = end + np.linspace(-4, 1, 21)
+        bits = [float(bits_per_dim(cost(e), x0[0].size).mean()) for e in [*ends, end]]
+        costs.append((label, ends, bits[:-1], end, bits[-1]))
+    return plots.schedule_ends(model.diffusion.time(t), model.diffusion.log_snr(t), costs)
 
 
 def digits(model, test, seed=0, each=8):
@@ -94,6 +123,7 @@ def all_figures(model, test, losses=(), images=500, seed=0):
     few = test.images[:images]
     found = {
         "schedules": schedules(model),
+        **({"schedule_ends": schedule_ends(model, few[:64])} if model.diffusion.continuous_time else {}),
         "digits": digits(model, test, seed),
         "forward": forward(model, test, seed),
         "reverse": reverse(states),

@@ -1,4 +1,4 @@
-"""Gaussian noise on grey levels: DDPM, with any prediction, weight and sampler. Next: variational_diffusion.py."""
+"""Gaussian noise on grey levels: DDPM, with any prediction, weight and sampler. Next: hybrid_diffusion.py."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +46,11 @@ class GaussianDiffusion:
     samplers, sampler_for_few_steps = SAMPLERS, "ddim"
     loss_name = "mean squared error"
     simple_loss_name = r"$\|\epsilon - \hat\epsilon\|^2$ / d"
-    continuous_time, fourier = False, 0  # whether the network is given a time in [0, 1]; UNetConfig's default
+    continuous_time, fourier, outputs = (
+        False,
+        0,
+        1,
+    )  # UNetConfig's: T None, its default; output channels for each of x_t
 
     data, pictures = staticmethod(to_model), staticmethod(from_model)  # uint8 images to x_0, and back from any x
     noise = staticmethod(nn.random.normal)

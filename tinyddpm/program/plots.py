@@ -180,6 +180,24 @@ def schedule_curves(schedules, used=None):
     return figure
 
 
+def schedule_ends(times, levels, costs):
+    """The log-SNR against time in [0, 1], and what its two ends cost.
+
+    costs: for the high end, then the low end, (axis label, ends (n,), bits/dim (n,), the end taken, its bits/dim).
+    """
+    figure = _figure(11, 3.2)
+    curve, *panels = figure.subplots(1, 3)
+    curve.plot(times, levels, color=_ACCENT, linewidth=2)
+    curve.plot(times[[0, -1]], levels[[0, -1]], "o", color=_ACCENT)
+    _plain(curve, "time u", "log SNR", f"the schedule, from {levels[0]:.3g} to {levels[-1]:.3g}")
+    for axes, (label, ends, bits, taken, cost) in zip(panels, costs, strict=True):
+        axes.plot(ends, bits, color=_MUTED)
+        axes.plot([taken], [cost], "o", color=_ACCENT)
+        axes.set(yscale="log", ylim=(1e-5, 2))
+        _plain(axes, label, "bits/dim", f"at {taken:.3g} it costs {cost:.2g} bits/dim")
+    return figure
+
+
 def loss_curve(losses, batch, name):
     """The training loss of every step, and its running mean, on a logarithmic axis. name: what loss it is."""
     losses = np.asarray(losses)

@@ -28,11 +28,12 @@ class UNetConfig:
     classes: int = 0  # 0: not conditional on a class
     T: int | None = 1000  # timesteps are integers in 1..T; None: real times in [0, 1]
     dropout: float = 0.0
+    outputs: int = 1  # channels of the output for each of the image
     fourier: int = 0  # octaves of sines and cosines of the image that the network is shown beside it
 
     def __post_init__(self):
         T = 1 if self.T is None else self.T
-        sizes = self.channels, self.width, self.blocks, self.heads, self.groups, T, *self.multipliers
+        sizes = self.channels, self.width, self.blocks, self.heads, self.groups, self.outputs, T, *self.multipliers
         if min(sizes) < 1 or min(self.classes, self.fourier) < 0 or not self.multipliers:
             raise ValueError(f"sizes must be at least 1 (classes and fourier at least 0), got {self}")
         if self.width % self.groups or self.width % 2:
@@ -135,7 +136,7 @@ class Upsample(Module):
 class UNet(Module):
     """network(x, t, labels): x (N, H, W, C) float32 Tensor or array, t (N,), labels (N,) integers or None.
 
-    Returns a Tensor like x. Its last convolution starts at zero, so an untrained network predicts exactly zero.
+    Returns a Tensor like x, of config.outputs times the channels. Its last convolution starts at zero, so an untrained network predicts exactly zero.
     A conditional network (config.classes = K > 0) takes labels 0..K-1, or K, the null class, for "no label".
     A height or width that the down-samplings do not divide is padded with zeros, and what was added is cut off again.
     A subclass may have blocks of another class than ResidualBlock, called alike: `block = MyBlock`.
@@ -181,7 +182,7 @@ class UNet(Module):
                 self.up.append(Upsample(current, rng))
 
         self.norm = GroupNorm(current, config.groups, silu=True)
-        self.last = Conv2d(current, config.channels, rng=rng, zero=True)
+        self.last = Conv2d(current, config.channels * config.outputs, rng=rng, zero=True)
 
     def __call__(self, x, t, labels=None):
         x = x if isinstance(x, Tensor) else Tensor(x)

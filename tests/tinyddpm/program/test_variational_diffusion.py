@@ -7,7 +7,10 @@ import pytest
 from small import CONFIG, VDM_CONFIG, pictures
 
 import nn
-from tinyddpm.bound import bits_per_dim, variational_bound
+from tinyddpm.bound import bits_per_dim, prior_term, variational_bound
+from tinyddpm.decoder import discretised_log_prob
+from tinyddpm.gaussian import Gaussian
+from tinyddpm.program import figures
 from tinyddpm.program.config import Config
 from tinyddpm.program.evaluate import evaluate
 from tinyddpm.program.model import Model
@@ -111,6 +114,17 @@ def test_x0_hat_is_x_0_where_the_noise_is_known():
 def test_training_times_cover_the_range_evenly():
     t = VariationalDiffusion(named_schedule("even_log_snr", 1000)).timesteps(10, np.random.default_rng(0))
     assert (np.diff(np.sort(t)) > 99.8).all() and t.min() >= 1 and t.max() < 1000 and (t % 1 != 0).any()
+
+
+def test_the_figure_of_the_schedule_says_what_its_ends_cost():
+    model = Model(VDM_CONFIG)
+    titles = [axes.get_title() for axes in figures.schedule_ends(model, IMAGES.images).axes]
+    x0 = model.x0(IMAGES.images)
+    prior = bits_per_dim(float(prior_term(model.schedule, x0).mean()), 64)
+    black_or_white = -discretised_log_prob(Gaussian(np.ones((1, 1)), np.exp(-HIGH)), np.ones((1, 1)))[0] / np.log(2)
+    assert titles[0] == "the schedule, from 13.3 to -5"
+    assert titles[1] == f"at 13.3 it costs {black_or_white:.2g} bits/dim"
+    assert titles[2] == f"at -5 it costs {prior:.2g} bits/dim"
 
 
 # ---- a label that is told ----
