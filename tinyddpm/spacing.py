@@ -23,17 +23,22 @@ def quadratic_in_t(schedule, S):
 
 def even_in_log_snr(schedule, S):
     """Each step multiplies signal/noise by the same factor. (Lu et al. 2022)"""
-    return at_log_snr(schedule, np.linspace(CLEAR, HIDDEN, S))
+    return at_log_snr(schedule, np.linspace(*ends(schedule), S))
 
 
 def karras(schedule, S, rho=7):
     """(noise/signal)^(1/rho) on a line. (Karras et al. 2022, eq. 5)"""
-    ends = np.exp(-np.array([CLEAR, HIDDEN]) / (2 * rho))
-    return at_log_snr(schedule, -2 * rho * np.log(np.linspace(*ends, S)))
+    root = np.linspace(*np.exp(-ends(schedule) / (2 * rho)), S)
+    return at_log_snr(schedule, -2 * rho * np.log(root))
+
+
+def ends(schedule):
+    """CLEAR and HIDDEN, or where the schedule ends before them."""
+    return np.clip([CLEAR, HIDDEN], schedule.log_snr[-1], schedule.log_snr[1])
 
 
 def at_log_snr(schedule, log_snr):
-    """The t, real numbers, at which the schedule has these values; the nearest of 1 and T for values it never has."""
+    """The t, real numbers, at which the schedule has these values of the log-SNR."""
     return np.interp(-log_snr, -schedule.log_snr[1:], np.arange(1, schedule.T + 1))
 
 

@@ -50,9 +50,19 @@ def test_karras_is_even_in_the_seventh_root_of_noise_over_signal():
     assert ratio[-1] / ratio[0] < 0.7  # closer together where there is more noise, other than even in log-SNR
 
 
-def test_the_t_of_a_log_snr_is_found_and_those_out_of_range_are_at_the_ends():
+def test_the_t_of_a_log_snr_is_found():
     assert at_log_snr(COSINE, COSINE.log_snr[[1, 17, 500, 1000]]) == pytest.approx([1, 17, 500, 1000])
-    assert at_log_snr(COSINE, np.array([100.0, -100.0])).tolist() == [1, 1000]
+
+
+@pytest.mark.parametrize("spacing", ["log_snr", "karras"])
+def test_a_schedule_that_ends_sooner_is_spaced_over_what_it_has(spacing):
+    log_snr = np.linspace(4, -3, 701)  # neither CLEAR nor HIDDEN
+    schedule = NoiseSchedule.from_alpha_bar(1 / (1 + np.exp(-log_snr)))
+    few = schedule.respace(8, spacing)
+    assert few.timesteps[[1, -1]].tolist() == [1, 701]
+    assert np.diff(few.timesteps[1:]).min() > 50  # none are crowded at an end
+    if spacing == "log_snr":
+        assert abs(np.diff(few.timesteps[1:]) - 100).max() <= 1
 
 
 def test_steps_that_would_be_one_are_moved_apart():
