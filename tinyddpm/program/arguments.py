@@ -8,7 +8,7 @@ __all__ = ["parser", "at_least"]
 def parser():
     """The parser of all commands; `command` says which one was asked for."""
     from nn import PRECISIONS
-    from tinyddpm.program.config import Config
+    from tinyddpm.program.config import OPTIMISERS, Config
     from tinyddpm.program.diffusions import DIFFUSIONS
     from tinyddpm.program.unet import PRESETS
     from tinyddpm.samplers import SAMPLERS
@@ -63,9 +63,14 @@ def parser():
     train.add_argument("--unconditional", action="store_true", help="do not tell the network the labels")
     train.add_argument("--batch", type=at_least(1), help=f"images a step (default {default.batch})")
     train.add_argument("--learning-rate", type=float, help=f"(default {default.learning_rate})")
-    train.add_argument("--decay-steps", type=at_least(0), help="step at which the rate reaches 0 (default: constant)")
+    train.add_argument("--optimiser", choices=OPTIMISERS, help=f"(default {default.optimiser})")
+    train.add_argument(
+        "--fall", type=float, help=f"share of the run in which the rate falls to 0 (default {default.fall})"
+    )
 
-    sample = commands.add_parser("sample", parents=[run, shared, batch, drawing], help="draw images with a trained model")
+    sample = commands.add_parser(
+        "sample", parents=[run, shared, batch, drawing], help="draw images with a trained model"
+    )
     sample.add_argument("--out", required=True, help="x.png for a grid, or x.npz for arrays `samples` and `labels`")
     sample.add_argument("--n", type=at_least(1), default=64, help="how many (default 64)")
 
@@ -129,11 +134,6 @@ def _numbers(text):
     return {"high": high, "low": low}
 
 
-def _size(text):
-    try:
-        height, width = (int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be two integers with an x between, like 28x28, got {text!r}") from None
 def _interval(text):
     found = _integers(text)
     if len(found) != 2:
@@ -141,4 +141,9 @@ def _interval(text):
     return found
 
 
+def _size(text):
+    try:
+        height, width = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be two integers with an x between, like 28x28, got {text!r}") from None
     return height, width
