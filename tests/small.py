@@ -2,8 +2,10 @@
 
 import numpy as np
 
+import nn
 from tinyddpm.data.images import Data, Dataset
 from tinyddpm.program.config import Config
+from tinyddpm.theory.log_snr import signal_and_sigma
 
 OPTIONS = {"preset": "tiny", "T": 20, "unet": {"width": 8, "heads": 2}, "batch": 8}
 
@@ -23,3 +25,17 @@ CONFIG = Config.of(SQUARES, **OPTIONS)
 HYBRID_CONFIG = Config.of(SQUARES, diffusion="hybrid", **OPTIONS)
 VDM_CONFIG = Config.of(SQUARES, diffusion="vdm", **OPTIONS)
 BITS_CONFIG = Config.of(SQUARES, diffusion="binomial", **OPTIONS)
+
+HIGH, LOW, VARIANCE = 13.3, -5.0, 0.5
+
+
+class Ideal(nn.Module):
+    """The network whose eps_hat is ideal for data N(0, VARIANCE)."""
+
+    def __init__(self):
+        self.scale = nn.tensor(np.ones(1, np.float32), requires_grad=True)
+
+    def __call__(self, x, time, labels):
+        signal, sigma = signal_and_sigma(HIGH + (LOW - HIGH) * time.reshape(-1, 1, 1, 1))
+        share = sigma / (signal**2 * VARIANCE + sigma**2)  # eps_hat = sigma z / variance of z
+        return x * share.astype(x.dtype) * self.scale

@@ -76,6 +76,10 @@ class BinomialDiffusion:
         logit = (output + binomial.log_odds(self.schedule, xt, t)).clip(-16, 16)
         return 1 / (1 + np.exp(-logit))
 
+    def at_log_snr(self, denoise):
+        """Bits have no probability flow: ValueError."""
+        raise ValueError("binomial diffusion jumps from bit to bit: it has no probability flow")
+
     def simple_loss(self, x0, xt, t, noise, x0_hat):
         """The cross entropy of the bits, a pixel: (N,). (E23)"""
         return binomial.bit_cross_entropy(x0, x0_hat)

@@ -160,7 +160,10 @@ def _evaluate(arguments):
     choices |= {"clip": None} if arguments.no_clip else {}
     choices |= {"labels": None} if arguments.no_labels else {}
     options = {"draws": arguments.draws, "seed": arguments.seed or 0, "batch": arguments.batch}
-    print(model.evaluate(test[: arguments.images], **options, **choices))
+    if arguments.flow:
+        print(model.likelihood(test[: arguments.flow], **options, **choices))
+    else:
+        print(model.evaluate(test[: arguments.images], **options, **choices))
 
 
 def _judge(arguments):

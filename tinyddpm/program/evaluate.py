@@ -1,4 +1,4 @@
-"""How good is a model: its bound on the negative log-likelihood of test images, in bits per dimension. Next: quality.py."""
+"""How good is a model: its bound on the negative log-likelihood of test images, in bits per dimension. Next: likelihood.py."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from tinyddpm.bound import bits_per_dim
 from tinyddpm.data.progress import progress as progress_bar
 from tinyddpm.program.compute import enough_memory
 
-__all__ = ["Evaluation", "evaluate", "loss_per_timestep"]
+__all__ = ["Evaluation", "evaluate", "label_nats", "standard_error", "loss_per_timestep"]
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,11 @@ def evaluate(model, images, labels=None, draws=4, seed=0, batch=128, progress=pr
         terms.append([nn.to_numpy(x) for x in (bound.prior(x0), denoising, reconstruction, continuous)])
     nats = np.concatenate(terms, axis=1).astype(np.float64)
     *bits, continuous = bits_per_dim(nats, dimensions)
-    bits.append(bits_per_dim(_label_nats(model.config, labels, len(images)), dimensions))
+    bits.append(bits_per_dim(label_nats(model.config, labels, len(images)), dimensions))
     total, means = sum(bits), [float(b.mean()) for b in bits]
     in_continuous_time = total - bits[1] + continuous
-    limit = (float(continuous.mean()), _error(in_continuous_time)) if bound.continuous else None
-    return Evaluation(*means, _error(total), len(images), draws, bound.settings, limit)
+    limit = (float(continuous.mean()), standard_error(in_continuous_time)) if bound.continuous else None
+    return Evaluation(*means, standard_error(total), len(images), draws, bound.settings, limit)
 
 
 def _stratum(seed, draw, draws, rows):
@@ -112,12 +112,12 @@ def _stratum(seed, draw, draws, rows):
     return (draw + u) / draws
 
 
-def _label_nats(config, labels, n):
+def label_nats(config, labels, n):
     """-log p(y) of each label, (n,); 0 if there are none."""
     return np.zeros(n) if labels is None else -np.log(config.shares[labels])
 
 
-def _error(values):
+def standard_error(values):
     """The standard error of their mean."""
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 

@@ -13,6 +13,7 @@ from tinyddpm.loss import TRAINING_WEIGHTS, l_simple, stratified_timesteps, trai
 from tinyddpm.prediction import convert, eps_from_x0, x0_from
 from tinyddpm.samplers import SAMPLERS
 from tinyddpm.schedule import SCHEDULES
+from tinyddpm.theory.continuous import at_log_snr
 
 __all__ = ["GaussianDiffusion", "BoundTerms"]
 
@@ -104,6 +105,10 @@ class GaussianDiffusion:
     def x0_hat(self, output, xt, t):
         """x_0 from the network's output, which is a prediction of kind `self.prediction`."""
         return x0_from(self.schedule, self.prediction, output, xt, t)
+
+    def at_log_snr(self, denoise):
+        """The model denoise(z, log_snr) of a model denoise(xt, t): the probability flow needs it. (E42)"""
+        return at_log_snr(denoise, self.schedule)
 
     def simple_loss(self, x0, xt, t, noise, x0_hat):
         """The mean squared error of eps: (N,). (E23)"""

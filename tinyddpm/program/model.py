@@ -19,6 +19,7 @@ from tinyddpm.program.config import OWN
 from tinyddpm.program.diffusions import DIFFUSIONS
 from tinyddpm.program.evaluate import evaluate
 from tinyddpm.program.judge import Judge, as_seen
+from tinyddpm.program.likelihood import flow_likelihood
 from tinyddpm.program.plots import Pictures
 from tinyddpm.program.unet import UNet
 from tinyddpm.schedule import named_schedule
@@ -220,9 +221,16 @@ class Model:
 
         A model of classes is told a Dataset's labels, unless labels=None says not to: on these it was trained most.
         """
+        return self._with_labels(evaluate, images, options)
+
+    def likelihood(self, images, **options):
+        """The likelihood by the probability flow beside the bound: as `likelihood.flow_likelihood`. Labels as above."""
+        return self._with_labels(flow_likelihood, images, options)
+
+    def _with_labels(self, judge, images, options):
         if self.config.classes and hasattr(images, "images"):
             options = {"labels": images.labels, **options}
-        return evaluate(self, getattr(images, "images", images), **options)
+        return judge(self, getattr(images, "images", images), **options)
 
     def judge(self, data, n=1000, labels=None, seed=0, **options):
         """Draw n samples, and judge them beside the images of `data`, which have labels: a `judge.Judgement`.

@@ -68,7 +68,7 @@ class VariationalDiffusion(GaussianDiffusion):
         return (xt - sigma * output) / signal  # E24
 
     def at_log_snr(self, denoise):
-        """The model denoise(z, log_snr) of a model denoise(xt, t)."""
+        """As `GaussianDiffusion.at_log_snr`, at the real timestep of that log-SNR."""
 
         def at(z, log_snr):
             return denoise(z, np.interp(-np.asarray(log_snr), -self.levels, 1.0 + np.arange(len(self.levels))))

@@ -15,7 +15,7 @@ from tinyddpm.gaussian import STANDARD_NORMAL, sum_per_sample
 from tinyddpm.theory.log_snr import signal_and_sigma
 
 __all__ = ["probability_flow", "flow_log_prob", "flow_log_prob_estimates", "flow_velocity", "divergence"]
-__all__ += ["divergence_estimates", "dequantised_nll"]
+__all__ += ["divergence_estimates", "dequantised_nll", "noised_nll"]
 
 
 def probability_flow(denoise, x, start, end, steps):
@@ -106,6 +106,22 @@ def dequantised_nll(log_prob, x0, uniform, levels=256):
         raise ValueError(f"uniform must lie in [0, 1), got {uniform.min()}..{uniform.max()}")
     width = 2 / (levels - 1)
     return -log_prob(x0 + width * (uniform - 0.5)) - math.prod(x0.shape[1:]) * math.log(width)  # E42
+
+
+def noised_nll(log_prob, x0, log_snr, noise):
+    """log q(z | x_0) - log p(z) at z = signal x_0 + sigma noise: (N,) or, of P estimates log_prob, (P, N). (E42)
+
+    With -log P(x_0 | z), such as L_0, it is in the mean over noise at least -log P(x_0), and for each z equal to it where
+    P(x_0 | z) is the model's posterior. So the noise dequantises, in the place of `dequantised_nll`: a model that has
+    seen less noise than a bin is wide has its density at the levels, and not between them. (Ho et al. 2019, Flow++)
+    """
+    check_like("noise", noise, "x0", x0)
+    signal, sigma = (x0.dtype.type(part) for part in signal_and_sigma(log_snr))
+    return (
+        STANDARD_NORMAL.log_prob(noise)
+        - math.prod(x0.shape[1:]) * math.log(sigma)
+        - log_prob(signal * x0 + sigma * noise)
+    )
 
 
 def integrate(rates, x, start, end, steps):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small import CONFIG, VDM_CONFIG, pictures
+from small import CONFIG, HIGH, LOW, VARIANCE, VDM_CONFIG, Ideal, pictures
 
 import nn
 from tinyddpm.bound import bits_per_dim, prior_term, variational_bound
@@ -20,20 +20,7 @@ from tinyddpm.schedule import named_schedule
 from tinyddpm.theory.log_snr import signal_and_sigma
 from tinyddpm.theory.mixture import mixture_data
 
-HIGH, LOW, VARIANCE = 13.3, -5.0, 0.5
 IMAGES = pictures(30)
-
-
-class Ideal(nn.Module):
-    """The network whose eps_hat is ideal for data N(0, VARIANCE)."""
-
-    def __init__(self):
-        self.scale = nn.tensor(np.ones(1, np.float32), requires_grad=True)
-
-    def __call__(self, x, time, labels):
-        signal, sigma = signal_and_sigma(HIGH + (LOW - HIGH) * time.reshape(-1, 1, 1, 1))
-        share = sigma / (signal**2 * VARIANCE + sigma**2)  # eps_hat = sigma z / variance of z
-        return x * share.astype(np.float32) * self.scale
 
 
 def ideal(**changes):

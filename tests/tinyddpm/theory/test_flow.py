@@ -19,6 +19,7 @@ from tinyddpm.theory.flow import (
     flow_log_prob,
     flow_log_prob_estimates,
     flow_velocity,
+    noised_nll,
     probability_flow,
 )
 from tinyddpm.theory.log_snr import LinearLogSNR, signal_and_sigma
@@ -201,6 +202,22 @@ def test_e42_on_data_of_few_levels_both_bounds_are_above_the_entropy():
         )
         by_steps += weight * (rule @ bound.total)
     assert_close([entropy, by_steps, by_flow], [1.27985, 1.32850, 1.34061], rtol=1e-5)
+
+
+def test_e42_with_the_exact_posterior_every_noise_dequantises_without_loss():
+    weights, (high, low) = np.array([0.1, 0.2, 0.3, 0.4]), (3.0, -6.0)
+    points = 2 * np.arange(LEVELS)[:, None] / (LEVELS - 1) - 1
+    data, rng = finite_data(points, weights), np.random.default_rng(0)
+    signal, sigma = signal_and_sigma(high)
+
+    def flow(x):
+        return flow_log_prob(ideal_denoiser(data), x, high, low, 200, at_level(data, low).log_prob)
+
+    for _ in range(5):
+        noise = rng.standard_normal((LEVELS, 1))
+        z = signal * points + sigma * noise
+        posterior = np.log(weights) + Gaussian(signal * points, sigma**2).log_prob(z) - at_level(data, high).log_prob(z)
+        assert_close(noised_nll(flow, points, high, noise) - posterior, -np.log(weights), rtol=1e-6, scale=1.0)
 
 
 def test_float32_stays_float32():
