@@ -109,7 +109,7 @@ assert result.total < small(4, 9)  # 8 bits are what sending the pixels as they 
 # %% [markdown]
 # *Why does an FID on MNIST mean little?* FID compares the mean and the covariance of features, and its network was trained
 # on photographs. To it, all digits are nearly alike: grey strokes of no texture. Two good models then differ by less than
-# two random halves of the data. A judge that knows digits says more; `demo/classifier.py` trains one. Here is a
+# two random halves of the data. A judge that knows digits says more: `model.judge(data)` trains one. Here is a
 # number that needs no judge: how much ink. It shows what is wrong at once, and says nothing about form.
 
 # %%

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from instrument import (
     Conditioned,
-    between,
     conditioned_denoiser,
     enlarged,
     inpainting,
@@ -43,7 +42,7 @@ def labelled(rows, names, title, scale=3):
     """A figure of rows of uint8 images (rows, columns, H, W), each row with its name."""
     rows = np.stack(rows)
     image = plots.grid(rows.reshape(-1, *rows.shape[2:]), rows.shape[1], scale=scale)
-    figure = plots._figure(0.62 * rows.shape[1] + 1.7, 0.62 * len(rows) + 0.5)
+    figure = plots._figure(0.62 * rows.shape[1] + 1.8, 0.62 * len(rows) + 0.5)
     axes = figure.subplots()
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_yticks((np.arange(len(rows)) + 0.5) * image.shape[0] / len(rows), names, fontsize=9)
@@ -72,7 +71,7 @@ def inpainting_picture(model, test, steps=50, repeats=(1, 5, 20), columns=10):
     rows, names = [model.pictures(x0), model.pictures(np.where(seen, x0, 0))], ["image", "seen"]
     for times in repeats:
         step = inpainting(x0, seen, drawing(model, columns), times)
-        rows.append(model.sample(columns, sampler=step, steps=steps, progress=None))
+        rows.append(draw(model, model.denoiser(), columns, steps, step))
         names.append(f"repeats {times}")
     return labelled(rows, names, "inpainting by replacement, with resampling (RePaint)")
 
@@ -91,12 +90,6 @@ def interpolation_picture(model, test, steps=100, levels=(0.25, 0.5, 0.75), colu
     return labelled(rows, names, "interpolation of two test digits, left and right")
 
 
-def guided_model(model, labels, scale, interval=None):
-    """The model guided to labels, at the t in an interval (low, high) only if there is one."""
-    guided = model.denoiser(labels, scale)
-    return guided if interval is None else between(guided, model.denoiser(labels), *interval)
-
-
 def draw(model, denoise, count, steps, step=td.ancestral_step, seed=0):
     """`count` pictures drawn with a denoiser."""
     x_T = model.noise(seed, "x_T", 0, np.arange(count))
@@ -109,7 +102,7 @@ def guidance_picture(model, test, steps=50, count=400):
     labels, T = np.arange(10), model.schedule.T
     rows = {f"scale {s:g}": (s, None) for s in (0, 1, 2, 4, 8)}
     rows |= {f"8, t in {low}..{high}": (8, (low, high)) for low, high in ((1, T // 3), (T // 3, 2 * T // 3))}
-    drawn = [draw(model, guided_model(model, labels, *choice), 10, steps) for choice in rows.values()]
+    drawn = [draw(model, model.denoiser(labels, *choice), 10, steps) for choice in rows.values()]
     for scale, interval, precision, recall in guidance_table(model, test, count, min(steps, 25)):
         print(f"guidance: scale {scale}, t in {interval or 'all'}: precision {precision:.3f}, recall {recall:.3f}")
     return labelled(drawn, list(rows), "guidance: the noise of a column is one, its label 0 to 9")
@@ -120,34 +113,47 @@ def guidance_table(model, test, count, steps):
     T, table = model.schedule.T, []
     real, labels = to_model(test.images[:count]), test.labels[:count]
     for scale, interval in ((1, None), (2, None), (4, None), (4, (T // 3, 2 * T // 3))):
-        drawn = draw(model, guided_model(model, labels, scale, interval), count, steps, td.ddim_step)
+        drawn = draw(model, model.denoiser(labels, scale, interval), count, steps, td.ddim_step)
         table.append((scale, interval, *precision_recall(real, to_model(drawn))))
     return table
 
 
-def coding_picture(model, test, steps=100, count=64, shown=6, columns=8):
-    """Rate against distortion of test images, and the receiver's picture at some rates."""
-    x0, schedule = model.x0(test.images[:count]), model.visited(steps)
-    d, rates, errors, pictures = x0[0].size, [], [], []
-    for _, nats, x0_hat in progressive(model.denoiser(), schedule, x0, noise_of(model, count), CLIP):
-        rates.append(td.bits_per_dim(nats, d).mean())
-        errors.append(127.5 * ((x0 - x0_hat) ** 2).mean() ** 0.5)
-        pictures.append(model.pictures(x0_hat[:columns]))
+def coding_picture(model, test, steps=None, count=32, shown=6, columns=16):
+    """Rate and distortion of test images as more of each is sent, and the receiver's picture at some rates.
+
+    These are figure 5 and table 4 of Ho et al. 2020. steps: T unless given.
+    """
+    schedule = model.visited(steps or model.schedule.T)
+    x0, parts, T = model.x0(test.images[:count]), [], model.schedule.T
+    sent = progressive(model.denoiser(), schedule, x0, noise_of(model, count), CLIP)
+    for t, nats, x0_hat in progress(sent, total=schedule.T + 1, desc="coding"):
+        rate, error = td.bits_per_dim(nats, x0[0].size).mean(), 127.5 * ((x0 - x0_hat) ** 2).mean() ** 0.5
+        parts.append((schedule.timesteps[t], rate, error, model.pictures(x0_hat[:columns])))
+    *parts, whole = parts
+    t, rates, errors = np.array([part[:3] for part in parts]).T
+    print(f"coding {count} test images:\n\n| T - t + 1 | rate, bits/dim | distortion, of 255 |\n|---|---|---|")
+    for i in np.searchsorted(-t, -np.arange(1, T + 1, max(1, T // 10))).clip(max=len(t) - 1):
+        print(f"| {T - t[i] + 1:.0f} | {rates[i]:.4f} | {errors[i]:.2f} |")
+    print(f"\nwith L_0, which makes it lossless: {whole[1]:.3f} bits/dim")
     chosen = np.searchsorted(rates, np.linspace(0, 1, shown) ** 2 * rates[-1]).clip(0, len(rates) - 1)
-    rows = np.stack([*(pictures[i] for i in chosen), model.pictures(x0[:columns])])
-    figure = plots._figure(11, 3.9)
-    left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
-    left.plot(rates, errors, color=plots._MUTED)
-    left.plot(np.array(rates)[chosen], np.array(errors)[chosen], "o", color=plots._ACCENT)
-    plots._plain(left, "rate, bits/dim", "distortion: root mean square of 0..255", f"{count} test images")
-    image = plots.grid(rows.reshape(-1, *rows.shape[2:]), columns)
-    right.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    names = [f"{rates[i]:.2f} bits/dim" for i in chosen] + ["image"]
-    right.set_yticks((np.arange(len(names)) + 0.5) * image.shape[0] / len(names), names, fontsize=8)
-    right.set_xticks([])
-    right.spines[:].set_visible(False)
-    for i in chosen:
-        print(f"coding: {rates[i]:.3f} bits/dim, root mean square error {errors[i]:.1f} of 255")
+    figure = plots._figure(11, 3.2 + 0.5 * (shown + 1))
+    above, below = figure.subfigures(2, 1, height_ratios=(3.2, 0.5 * (shown + 1)))
+    steps_done, by_rate = "steps of the reverse process, T - t", "rate, bits/dim"
+    curves = (T - t, errors, steps_done), (T - t, rates, steps_done), (rates, errors, by_rate)
+    names = "distortion: root mean square of 0..255", by_rate, "distortion"
+    for axes, (x, y, below_it), name in zip(above.subplots(1, 3), curves, names, strict=True):
+        axes.plot(x, y, color=plots._MUTED)
+        axes.plot(x[chosen], y[chosen], "o", color=plots._ACCENT)
+        plots._plain(axes, below_it, name, "")
+    axes = below.subplots()
+    rows = np.concatenate([*(parts[i][3] for i in chosen), whole[3]])
+    image = plots.grid(rows, columns, scale=2)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    labels = [f"{rates[i]:.2f} bits/dim" for i in chosen] + ["image"]
+    axes.set_yticks((np.arange(shown + 1) + 0.5) * image.shape[0] / (shown + 1), labels, fontsize=9)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""A trained model as an instrument: inpainting, interpolation, guidance over an interval, progressive coding, conditioning.
+"""A trained model as an instrument: inpainting, interpolation, guidance, progressive coding, likelihood, conditioning.
 
 Each is a short function on public names. `denoise(xt, t) -> x0_hat` is a model, such as `model.denoiser(labels)` or an
 `Oracle`'s; `schedule` is `model.schedule` or `model.visited(steps)`; `noise(t)` gives standard normals like x, and
@@ -10,8 +10,11 @@ import numpy as np
 import nn
 import tinyddpm as td
 from tinyddpm.bound import prior_term, step_kl
+from tinyddpm.decoder import discretised_log_prob
 from tinyddpm.reverse import predict_x0
 from tinyddpm.samplers import ddim_encode
+from tinyddpm.theory.continuous import at_log_snr
+from tinyddpm.theory.flow import dequantised_nll, flow_log_prob_estimates
 
 # ==== inpainting ====
 
@@ -96,14 +99,6 @@ def interpolate_at(denoise, schedule, a, b, weights, t, noise, clip=None):
 # ==== guidance ====
 
 
-def between(inside, outside, low, high):
-    """The model `inside` for low <= t <= high, and `outside` elsewhere. (Kynkaanniemi et al. 2024; E39)
-
-    With inside = model.denoiser(labels, scale) and outside = model.denoiser(labels), guidance over an interval.
-    """
-    return lambda xt, t: (inside if low <= t <= high else outside)(xt, t)
-
-
 def precision_recall(real, drawn, k=3):
     """How many drawn samples lie among the real ones, and how many real ones among the drawn. (Kynkaanniemi et al. 2019)
 
@@ -122,14 +117,15 @@ def precision_recall(real, drawn, k=3):
     return share(drawn, real), share(real, drawn)
 
 
-# ==== progressive coding ====
+# ==== progressive coding, and likelihood ====
 
 
-def progressive(denoise, schedule, x0, noise, clip=None):
-    """Send x_0 as x_T, x_{T-1}, ...: yields (t, nats (N,) sent so far, x0_hat (N, ...)) for t = T..1. (E41)
+def progressive(denoise, schedule, x0, noise, clip=None, decoder=discretised_log_prob):
+    """Send x_0 as x_T, x_{T-1}, ...: yields (t, nats (N,) sent so far, x0_hat (N, ...)) for t = T..0. (E41)
 
     What is sent for x_{t-1} is a draw from q(x_{t-1} | x_t, x_0). The receiver expects p(x_{t-1} | x_t), so it costs
-    their KL divergence. x0_hat is the picture that the receiver has after x_t. (Ho et al. 2020, section 4.3)
+    their KL divergence. x0_hat is the picture that the receiver has after x_t. At t = 0 x_0 itself was sent, and the sum
+    is the bound of E14. decoder: as in `td.variational_bound`. (Ho et al. 2020, section 4.3)
     """
     x, rate = td.q_sample(schedule, x0, schedule.T, noise(schedule.T)), prior_term(schedule, x0)
     for t in range(schedule.T, 0, -1):
@@ -138,6 +134,22 @@ def progressive(denoise, schedule, x0, noise, clip=None):
         if t > 1:
             rate = rate + step_kl(schedule, x0, x0_hat, t)
             x = td.q_posterior(schedule, x0, x, t).sample(noise(t - 1))
+    yield 0, rate - decoder(td.p_mean_variance(schedule, x0_hat, x, 1), x0), x0
+
+
+def flow_nats(denoise, schedule, x0, probes, uniform, steps=50):
+    """What 8-bit x0 (N, ...) costs by the flow's density, in nats: (N,). In the mean it is an upper bound. (E42)
+
+    The model's density is that of its probability flow at t = 1. It is a density, and x0 has levels, so x0 is spread over
+    the bin of its level by `uniform`, numbers in [0, 1) like x0. probes: (P, N, ...) random signs; the mean of their P
+    estimates is taken. steps: of Runge and Kutta's method, 4 (1 + 2 P) calls of the model each.
+    """
+    model, (high, low) = at_log_snr(denoise, schedule), schedule.log_snr[[1, -1]]
+
+    def log_prob(x):
+        return flow_log_prob_estimates(model, x, high, low, steps, probes).mean(axis=0)
+
+    return dequantised_nll(log_prob, x0, uniform)
 
 
 # ==== conditioning on anything of x_0's height and width, here a smaller image ====
