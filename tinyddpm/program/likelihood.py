@@ -15,6 +15,7 @@ from tinyddpm.bound import bits_per_dim
 from tinyddpm.data.progress import progress as progress_bar
 from tinyddpm.program.compute import enough_memory
 from tinyddpm.program.evaluate import Evaluation, evaluate, label_nats, standard_error
+from tinyddpm.theory.continuous import clipped
 from tinyddpm.theory.flow import flow_log_prob_estimates, noised_nll
 
 __all__ = ["Likelihood", "flow_likelihood"]
@@ -50,13 +51,14 @@ class Likelihood:
 def flow_likelihood(model, images, labels=None, steps=40, probes=2, seed=0, batch=64, progress=progress_bar, **options):
     """The likelihood of uint8 `images` (N, H, W) by the probability flow of `model`, and the bound: a `Likelihood`.
 
-    labels, options: as `evaluate` takes them. steps: of Runge-Kutta from the log-SNR of t = 1 to that of T, each of
+    labels, options: as `evaluate` takes them; x0_hat is clipped on the flow as in the bound. steps: of Runge-Kutta from the log-SNR of t = 1 to that of T, each of
     4 (1 + 2 probes) calls of the network, in float64, which central differences need. probes: random signs for
-    Hutchinson's estimate of the divergence, at least 2. x0_hat is not clipped on the flow.
+    Hutchinson's estimate of the divergence, at least 2.
     """
     steps, probes, batch = whole("steps", steps, 1), whole("probes", probes, 2), whole("batch", batch, 1)
     bound = evaluate(model, images, labels, seed=seed, batch=batch, progress=progress, **options)
     terms = model.diffusion.bound(**{name: options[name] for name in ("variance", "clip") if name in options})
+    clip = options.get("clip", (-1.0, 1.0))
     high, low = model.schedule.log_snr[[1, -1]].tolist()
     precise = copy.copy(model)
     precise.network = copy.deepcopy(model.network).astype(np.float64)
@@ -65,7 +67,7 @@ def flow_likelihood(model, images, labels=None, steps=40, probes=2, seed=0, batc
         rows = np.arange(start, min(start + batch, len(images)))
         told = None if labels is None else np.asarray(labels)[rows]
         x0, noise = model.x0(images[rows]), model.noise(seed, "L_0", 0, rows)
-        denoise = precise.diffusion.at_log_snr(precise.denoiser(told))
+        denoise = clipped(precise.diffusion.at_log_snr(precise.denoiser(told)), clip)
         signs = [2.0 * (model.noise(seed, "probe", probe, rows) > 0) - 1 for probe in range(probes)]
 
         def log_prob(z, denoise=denoise, signs=signs):

@@ -79,15 +79,13 @@ class VariationalDiffusion(GaussianDiffusion):
         """As `GaussianDiffusion.bound`, except that L_0 is of variance 1/SNR(1), with the bound in continuous time."""
         terms = super().bound(variance, clip)
 
-        def model(denoise):
-            at = self.at_log_snr(denoise)
-            return at if clip is None else lambda z, log_snr: at(z, log_snr).clip(*clip)
-
         def reconstruction(denoise, x0, noise):
-            return continuous.reconstruction_loss(self.curve, model(denoise), x0, noise, discretised_log_prob)
+            denoise = continuous.clipped(self.at_log_snr(denoise), clip)
+            return continuous.reconstruction_loss(self.curve, denoise, x0, noise, discretised_log_prob)
 
         def diffusion(denoise, x0, t, noise):
-            return continuous.diffusion_loss(self.curve, model(denoise), x0, self.time(t), noise)
+            denoise = continuous.clipped(self.at_log_snr(denoise), clip)
+            return continuous.diffusion_loss(self.curve, denoise, x0, self.time(t), noise)
 
         ends = f"log-SNR {self.curve.high:g} to {self.curve.low:g}; "
         settings = ends + terms.settings.replace("beta_tilde_2", "1/SNR(1)").replace("beta_1", "1/SNR(1)")

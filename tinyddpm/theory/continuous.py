@@ -21,7 +21,7 @@ from tinyddpm.theory.oracle import flat, like
 
 __all__ = ["q_sample", "reverse_step", "vdm_bound", "reconstruction_loss", "prior_loss", "diffusion_loss", "eps_loss"]
 __all__ += ["stratified_times", "network_time", "eps_denoiser", "discretise", "at_step", "at_log_snr"]
-__all__ += ["ideal_denoiser"]
+__all__ += ["clipped", "ideal_denoiser"]
 
 
 # ---- the forward process, and a step back ----
@@ -165,6 +165,11 @@ def at_log_snr(denoise, schedule):
         return denoise(z, 1 + abs(log_snr[..., None] - levels).argmin(axis=-1))
 
     return nearest
+
+
+def clipped(denoise, clip):
+    """The model with x0_hat clipped to the range clip = (low, high); itself if clip is None."""
+    return denoise if clip is None else lambda z, log_snr: denoise(z, log_snr).clip(*clip)
 
 
 def ideal_denoiser(data):
