@@ -1,7 +1,7 @@
 """Denoising diffusion from the array up: the mathematics in one place, each formula a short named function.
 
-Read the modules in this order: schedule, spacing, coefficients, gaussian, forward, prediction, reverse, samplers, loss,
-bound, decoder.
+Read the modules in this order: schedule, spacing, coefficients, gaussian, forward, prediction, reverse, samplers, solvers,
+loss, bound, decoder.
 The program is there by name as well, and is imported when it is first asked for:
 
     import tinyddpm as td

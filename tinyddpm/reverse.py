@@ -13,7 +13,7 @@ from tinyddpm.gaussian import Gaussian, exp
 from tinyddpm.prediction import mean_from_eps
 
 __all__ = ["p_mean_variance", "p_mean_variance_eps", "reverse_variance", "variance_table", "learned_variance"]
-__all__ += ["ancestral_step", "predict_x0", "dynamic_threshold", "reverse_process", "sample"]
+__all__ += ["ancestral_step", "along_flow", "partly_renewed", "predict_x0", "reverse_process", "sample"]
 
 
 # ---- p(x_{t-1} | x_t) ----
@@ -74,6 +74,28 @@ def learned_variance(schedule, fraction, xt, t):
     return exp(spread(low, xt) + spread(high - low, xt) * fraction)
 
 
+# ---- steps that all samplers are made of ----
+
+
+def along_flow(schedule, x0_hat, xt, t):
+    """x_{t-1} on the probability flow from x_t, with x0_hat held constant: DDIM's step at eta = 0. (E30)"""
+    t = check_t(t, schedule.T, xt, first=1)
+    return partly_renewed(schedule, x0_hat, xt, t, t - 1, 0.0).mean
+
+
+def partly_renewed(schedule, x0_hat, xt, t, s, noise):
+    """The Gaussian of x_s, s < t, with x0_hat held constant and a part of the noise drawn anew. (E10, E30)
+
+    noise: tau^2 of Xue et al. 2023 ("SA-Solver"). 0 draws nothing: the flow. 1 is q(x_s | x_t, x_0 = x0_hat).
+    """
+    rise = schedule.log_snr[s] - schedule.log_snr[t]  # infinite at s = 0
+    kept = (schedule.snr[t] / schedule.snr[s]) ** noise  # of the variance of the noise in x_s
+    variance = schedule.one_minus_alpha_bar[s]
+    from_xt = (variance / schedule.one_minus_alpha_bar[t] * kept) ** 0.5
+    from_x0 = -(schedule.alpha_bar[s] ** 0.5) * np.expm1(-rise * (1 + noise) / 2)
+    return Gaussian(spread(from_xt, xt) * xt + spread(from_x0, xt) * x0_hat, spread(variance * (1 - kept), xt))
+
+
 # ---- the chain ----
 
 
@@ -86,7 +108,7 @@ def predict_x0(denoise, schedule, xt, t, clip=None):
     """denoise(xt, schedule.timesteps[t]), clipped to the range clip = (low, high) unless that is None.
 
     x_0 is clipped here and nowhere else: images lie in [-1, 1], and a prediction outside would lead the chain away
-    from them. clip may also be a function of x0_hat, such as `dynamic_threshold()`. Raises ValueError or TypeError if
+    from them. clip may also be a function of x0_hat, such as `solvers.dynamic_threshold()`. Raises ValueError or TypeError if
     the model returns another shape or dtype, or if clip is none of these.
     """
     if clip is not None and not callable(clip):
@@ -105,23 +127,6 @@ def check_clip(clip):
     if len(pair) != 2 or not pair[0] < pair[1]:
         raise ValueError(f"clip must be a pair (low, high) with low < high, or None, got {clip!r}")
     return float(pair[0]), float(pair[1])
-
-
-def dynamic_threshold(quantile=0.995):
-    """A `clip` for guided models: x0_hat clipped to [-s, s], and divided by s. (Saharia et al. 2022, "Imagen")
-
-    s is this quantile of |x0_hat| over the elements of a sample, but at least 1. Guidance pushes x0_hat out of [-1, 1].
-    A fixed clip would make all that is outside white or black. x0_hat: a NumPy or CuPy array (N, ...).
-    """
-    if not 0 <= quantile <= 1:
-        raise ValueError(f"a quantile must lie in [0, 1], got {quantile}")
-
-    def clip(x0_hat):
-        s = np.quantile(abs(x0_hat), quantile, axis=tuple(range(1, x0_hat.ndim)), keepdims=True)
-        s = s.astype(x0_hat.dtype).clip(1)
-        return x0_hat.clip(-s, s) / s
-
-    return clip
 
 
 def reverse_process(denoise, schedule, x_T, noise, step=ancestral_step, clip=None):

@@ -1,9 +1,9 @@
 """More samplers: DDIM, Heun, DPM-Solver++ with and without noise, and a family that contains DDIM and DDPM.
 
 Each is a `step(denoise, schedule, xt, t)` that returns the Gaussian of x_{t-1}, as in reverse.py. Its `denoise` is the
-model wrapped by `reverse_process`, which clips x0_hat and checks its shape; t is an integer in 1..T. `gradient_estimation`
-and the solvers remember the steps before, so each call of them makes a new step for one chain. Where no noise is added,
-all follow the *probability flow*: d(x/noise) = x0_hat d(signal/noise), as signal/noise rises. Next: loss.py.
+model wrapped by `reverse_process`, which clips x0_hat and checks its shape; t is an integer in 1..T. `dpm_solver` and
+`gradient_estimation` remember the step before, so each call of them makes a new step for one chain. Where no noise is
+added, all follow the *probability flow*: d(x/noise) = x0_hat d(signal/noise), as signal/noise rises. Next: solvers.py.
 """
 
 import numpy as np
@@ -11,10 +11,10 @@ import numpy as np
 from tinyddpm.coefficients import check_t, named, spread
 from tinyddpm.gaussian import Gaussian
 from tinyddpm.prediction import eps_from_x0
-from tinyddpm.reverse import ancestral_step, predict_x0
+from tinyddpm.reverse import along_flow, ancestral_step, partly_renewed, predict_x0
+from tinyddpm.solvers import dpm_solver_2s, dpm_solver_3m
 
-__all__ = ["ddim_step", "along_flow", "partly_renewed", "heun_step", "dpm_solver", "dpm_solver_2s", "dpm_solver_3m"]
-__all__ += ["step_weights", "gradient_estimation", "SAMPLERS", "named_sampler", "ddim_encode"]
+__all__ = ["ddim_step", "heun_step", "dpm_solver", "gradient_estimation", "SAMPLERS", "named_sampler", "ddim_encode"]
 
 
 def ddim_step(denoise, schedule, xt, t, eta=0.0):
@@ -37,25 +37,6 @@ def ddim_step(denoise, schedule, xt, t, eta=0.0):
 def renoised(schedule, x0_hat, eps_hat, t, kept):
     """sqrt(alpha_bar_{t-1}) x0_hat + sqrt(kept) eps_hat. kept: a variance in float64."""
     return spread(schedule.alpha_bar[t - 1] ** 0.5, x0_hat) * x0_hat + spread(kept**0.5, x0_hat) * eps_hat
-
-
-def along_flow(schedule, x0_hat, xt, t):
-    """x_{t-1} on the probability flow from x_t, with x0_hat held constant: DDIM's step at eta = 0. (E30)"""
-    t = check_t(t, schedule.T, xt, first=1)
-    return partly_renewed(schedule, x0_hat, xt, t, t - 1, 0.0).mean
-
-
-def partly_renewed(schedule, x0_hat, xt, t, s, noise):
-    """The Gaussian of x_s, s < t, with x0_hat held constant and a part of the noise drawn anew. (E10, E30)
-
-    noise: tau^2 of Xue et al. 2023 ("SA-Solver"). 0 draws nothing: the flow. 1 is q(x_s | x_t, x_0 = x0_hat).
-    """
-    rise = schedule.log_snr[s] - schedule.log_snr[t]  # infinite at s = 0
-    kept = (schedule.snr[t] / schedule.snr[s]) ** noise  # of the variance of the noise in x_s
-    variance = schedule.one_minus_alpha_bar[s]
-    from_xt = (variance / schedule.one_minus_alpha_bar[t] * kept) ** 0.5
-    from_x0 = -(schedule.alpha_bar[s] ** 0.5) * np.expm1(-rise * (1 + noise) / 2)
-    return Gaussian(spread(from_xt, xt) * xt + spread(from_x0, xt) * x0_hat, spread(variance * (1 - kept), xt))
 
 
 def heun_step(denoise, schedule, xt, t):
@@ -87,71 +68,12 @@ def dpm_solver(noise=0.0):
         t = check_t(t, schedule.T, xt, first=1)
         x0_hat = ahead = denoise(xt, t)
         if x0_before is not None and 1 < t < schedule.T:
-            ahead = in_the_middle(schedule, x0_before, x0_hat, t, t)
+            before, here, after = schedule.log_snr[[t + 1, t, t - 1]]
+            ahead = x0_hat + spread((after - here) / (here - before) / 2, xt) * (x0_hat - x0_before)
         x0_before = x0_hat
         return partly_renewed(schedule, ahead, xt, t, t - 1, noise)
 
     return step
-
-
-def dpm_solver_2s():
-    """Make a step of DPM-Solver++(2S), of second order without memory of other steps. (Lu et al. 2022; E31)
-
-    Steps come in pairs. The first leads to a point between, as DDIM does. The second knows x0_hat there too, and leads
-    from where the first began to its own end.
-    """
-    start = None
-
-    def step(denoise, schedule, xt, t):
-        nonlocal start
-        x0_hat = denoise(xt, t)
-        if (schedule.T - t) % 2 == 0 or t == 1:
-            start = xt, x0_hat
-            return Gaussian(along_flow(schedule, x0_hat, xt, t), 0.0)
-        ahead = in_the_middle(schedule, start[1], x0_hat, t, t + 1)
-        return partly_renewed(schedule, ahead, start[0], t + 1, t - 1, 0.0)
-
-    return step
-
-
-def in_the_middle(schedule, x0_before, x0_hat, t, begin):
-    """x0_hat on the line in log-SNR through its values at t + 1 and t, in the middle between `begin` and t - 1."""
-    before, here, after = schedule.log_snr[[t + 1, t, t - 1]]
-    middle = (schedule.log_snr[begin] + after) / 2
-    return x0_hat + spread((middle - here) / (here - before), x0_hat) * (x0_hat - x0_before)
-
-
-def dpm_solver_3m():
-    """Make a step of DPM-Solver++(3M), of third order with one call of the model a step. (Lu et al. 2022; E31)
-
-    x0_hat goes on as the parabola in the log-SNR through its last three values, which is integrated exactly. It starts
-    with a constant and a line. The last step is as in `dpm_solver`.
-    """
-    known = []  # [(t, x0_hat)], newest first
-
-    def step(denoise, schedule, xt, t):
-        nonlocal known
-        t = check_t(t, schedule.T, xt, first=1)
-        known = [(t, denoise(xt, t)), *known][: 3 if 1 < t < schedule.T else 1]
-        steps, values = zip(*known, strict=True)
-        rise = schedule.log_snr[[*steps, t - 1]] - schedule.log_snr[t]
-        weights = step_weights(rise[:-1], rise[-1])
-        ahead = sum(spread(weight, xt) * x0_hat for weight, x0_hat in zip(weights, values, strict=True))
-        return Gaussian(along_flow(schedule, ahead, xt, t), 0.0)
-
-    return step
-
-
-def step_weights(nodes, h):
-    """Weights of a function's values at the nodes, for its mean over 0..h by a density like exp(u / 2). (E31)
-
-    Along the flow that is the weight of x0_hat where the log-SNR has risen by u. nodes: (n,) different floats. The
-    weights are exact for polynomials of degree n - 1. For an even density they would be those of Adams and Bashforth.
-    """
-    means = [1.0]  # of u, u^2, ..., each by parts from the one before
-    for power in range(1, len(nodes)):
-        means.append(-(h**power) / np.expm1(-h / 2) - 2 * power * means[-1])
-    return np.linalg.solve(np.vander(nodes, increasing=True).T, means)
 
 
 def gradient_estimation(gamma=2.0, mu=0.0):

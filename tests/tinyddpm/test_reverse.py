@@ -14,13 +14,13 @@ from tinyddpm import Gaussian, NoiseSchedule, ddim_step, p_mean_variance, p_mean
 from tinyddpm.prediction import eps_from_x0
 from tinyddpm.reverse import (
     ancestral_step,
-    dynamic_threshold,
     learned_variance,
     predict_x0,
     reverse_process,
     reverse_variance,
     variance_table,
 )
+from tinyddpm.solvers import dynamic_threshold
 
 point = numbers.map(lambda x: np.array([[x]]))
 LINEAR = NoiseSchedule.linear(1000)

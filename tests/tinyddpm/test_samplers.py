@@ -12,19 +12,17 @@ from hypothesis import strategies as st
 from strategies import assert_close, numbers, schedules_and_t
 
 from tinyddpm import Gaussian, NoiseSchedule, p_mean_variance, q_sample, sample
-from tinyddpm.reverse import ancestral_step, reverse_process
+from tinyddpm.reverse import along_flow, ancestral_step, reverse_process
 from tinyddpm.samplers import (
     SAMPLERS,
-    along_flow,
     ddim_encode,
     ddim_step,
     dpm_solver,
-    dpm_solver_2s,
-    dpm_solver_3m,
     gradient_estimation,
     heun_step,
     named_sampler,
 )
+from tinyddpm.solvers import dpm_solver_2s, dpm_solver_3m
 
 point = numbers.map(lambda x: np.array([[x]]))
 LINEAR = NoiseSchedule.linear(1000)

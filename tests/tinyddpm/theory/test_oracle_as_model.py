@@ -13,7 +13,8 @@ from tinyddpm import Gaussian, NoiseSchedule, sample
 from tinyddpm.bound import denoising_term, prior_term, reconstruction_term, variational_bound
 from tinyddpm.prediction import eps_from_x0
 from tinyddpm.reverse import ancestral_step, p_mean_variance_eps, reverse_process
-from tinyddpm.samplers import SAMPLERS, ddim_step, dpm_solver, dpm_solver_2s, dpm_solver_3m, heun_step, named_sampler
+from tinyddpm.samplers import SAMPLERS, ddim_step, dpm_solver, heun_step, named_sampler
+from tinyddpm.solvers import dpm_solver_2s, dpm_solver_3m
 from tinyddpm.theory.bound_forms import gaussian_diffusion, path_form, q_path
 from tinyddpm.theory.mixture import finite_data, gaussian_data, mixture_data
 from tinyddpm.theory.oracle import Oracle, chain_variance, fixed_variance_excess
