@@ -24,6 +24,7 @@ SQUARES = Data("squares", pictures(), pictures(20, seed=1))
 CONFIG = Config.of(SQUARES, **OPTIONS)
 HYBRID_CONFIG = Config.of(SQUARES, diffusion="hybrid", **OPTIONS)
 VDM_CONFIG = Config.of(SQUARES, diffusion="vdm", **OPTIONS)
+LEARNED_CONFIG = Config.of(SQUARES, diffusion="vdm_learned", **OPTIONS)
 BITS_CONFIG = Config.of(SQUARES, diffusion="binomial", **OPTIONS)
 
 HIGH, LOW, VARIANCE = 13.3, -5.0, 0.5

@@ -42,6 +42,10 @@ class BinomialDiffusion:
         """n timesteps to train on, stratified: (n,) in 1..T. (E36)"""
         return stratified_timesteps(self.schedule.T, n, rng)[0]
 
+    def around(self, network):
+        """What is trained: the network, and what is learned beside it."""
+        return network
+
     def network_time(self, t):
         """What the network is told of the timesteps t (N,)."""
         return t

@@ -8,13 +8,16 @@ loss to train with, the sampler, the bound. To add a diffusion, write such a cla
 from tinyddpm.program.binomial_diffusion import BinomialDiffusion
 from tinyddpm.program.gaussian_diffusion import GaussianDiffusion
 from tinyddpm.program.hybrid_diffusion import HybridDiffusion
+from tinyddpm.program.learned_schedule import LearnedScheduleDiffusion
 from tinyddpm.program.variational_diffusion import VariationalDiffusion
 
-__all__ = ["DIFFUSIONS", "GaussianDiffusion", "HybridDiffusion", "VariationalDiffusion", "BinomialDiffusion"]
+__all__ = ["DIFFUSIONS", "GaussianDiffusion", "HybridDiffusion", "VariationalDiffusion", "LearnedScheduleDiffusion"]
+__all__ += ["BinomialDiffusion"]
 
 DIFFUSIONS = {
     "gaussian": GaussianDiffusion,
     "hybrid": HybridDiffusion,
     "vdm": VariationalDiffusion,
+    "vdm_learned": LearnedScheduleDiffusion,
     "binomial": BinomialDiffusion,
 }

@@ -48,7 +48,7 @@ def schedule_ends(model, images):
         ends = end + np.linspace(-4, 1, 21)
         bits = [float(bits_per_dim(cost(e), x0[0].size).mean()) for e in [*ends, end]]
         costs.append((label, ends, bits[:-1], end, bits[-1]))
-    return plots.schedule_ends(model.diffusion.time(t), model.diffusion.log_snr(t), costs)
+    return plots.schedule_ends(model.diffusion.drawn_time(t), model.diffusion.log_snr(t), costs)
 
 
 def digits(model, test, seed=0, each=8):

@@ -53,7 +53,7 @@ class Model:
         self.diffusion = kind(schedule, config.prediction, weight if weight != OWN else "simple", config.min_snr_gamma)
         self.schedule = schedule
         network = UNet(config.unet_config(), config.seed) if network is None else network
-        self.network = network.to(self.compute.xp)
+        self.network = self.diffusion.around(network).to(self.compute.xp)
         self.shard = shard_size(config)
 
     def loss_and_gradient(self, x0, labels, t, noise, seed=0, step=0):

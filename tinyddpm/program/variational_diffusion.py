@@ -1,4 +1,4 @@
-"""Gaussian noise in continuous time, where the loss is the bound: VDM in the program. (E35) Next: binomial_diffusion.py.
+"""Gaussian noise in continuous time, where the loss is the bound: VDM in the program. (E35) Next: learned_schedule.py.
 
 The mathematics is theory/continuous.py. What gives the bits: almost no noise at t = 1, and a network that is shown sines
 and cosines of the image, which tell it what lies between two grey levels. (Kingma et al. 2021, VDM)
@@ -45,6 +45,10 @@ class VariationalDiffusion(GaussianDiffusion):
         """u in [0, 1], the time of the curve, at real timesteps t in 1..T."""
         return (np.asarray(t, np.float64) - 1) / (self.schedule.T - 1)
 
+    def drawn_time(self, t):
+        """The share of training times before the real timesteps t."""
+        return self.time(t)
+
     def log_snr(self, t):
         """The log-SNR at integers t in 0..T, infinite at 0, or at real timesteps (N,) in 1..T."""
         return self.schedule.log_snr[t] if np.asarray(t).dtype.kind in "iu" else self.curve(self.time(t))
@@ -67,13 +71,13 @@ class VariationalDiffusion(GaussianDiffusion):
         signal, sigma = signal_and_sigma(continuous.shaped_like(xt, self.log_snr(t)))
         return (xt - sigma * output) / signal  # E24
 
+    def timestep_at(self, log_snr):
+        """The real timestep of a log-SNR: the inverse of `log_snr`."""
+        return np.interp(-np.asarray(log_snr), -self.levels, 1.0 + np.arange(len(self.levels)))
+
     def at_log_snr(self, denoise):
         """As `GaussianDiffusion.at_log_snr`, at the real timestep of that log-SNR."""
-
-        def at(z, log_snr):
-            return denoise(z, np.interp(-np.asarray(log_snr), -self.levels, 1.0 + np.arange(len(self.levels))))
-
-        return at
+        return lambda z, log_snr: denoise(z, self.timestep_at(log_snr))
 
     def bound(self, variance=None, clip=(-1.0, 1.0)):
         """As `GaussianDiffusion.bound`, except that L_0 is of variance 1/SNR(1), with the bound in continuous time."""

@@ -161,7 +161,7 @@ def test_loss_per_timestep_of_an_untrained_network_is_the_entropy_of_a_flip():
         (lambda: replace(CONFIG, prediction="logit"), "'logit' of gaussian diffusion; there are: v, eps, x0"),
         (
             lambda: Config(diffusion="poisson"),
-            "unknown diffusion 'poisson'; there are: gaussian, hybrid, vdm, binomial",
+            "unknown diffusion 'poisson'; there are: gaussian, hybrid, vdm, vdm_learned, binomial",
         ),
         (lambda: wild_model().sample(1, sampler="ddim"), "'ddim' of binomial diffusion; there are: ancestral"),
         (lambda: evaluate(wild_model(), pictures().images, variance="beta"), "no variance to choose.* got .*beta"),
@@ -174,8 +174,10 @@ def test_what_a_diffusion_does_not_have_is_refused_with_what_it_has(call, words)
 
 
 def test_every_diffusion_has_the_methods_of_the_others_and_each_default_is_accepted():
-    gaussian, hybrid, vdm, binomial = ({name for name in dir(one) if name[0] != "_"} for one in DIFFUSIONS.values())
-    assert gaussian == binomial and hybrid > gaussian and vdm > gaussian
+    gaussian, hybrid, vdm, learned, binomial = (
+        {name for name in dir(one) if name[0] != "_"} for one in DIFFUSIONS.values()
+    )
+    assert gaussian == binomial and hybrid > gaussian and learned > vdm > gaussian
     for name, diffusion in DIFFUSIONS.items():
         config = Config(diffusion=name)
         assert (config.schedule, config.prediction) == (diffusion.default_schedule, diffusion.predictions[0])

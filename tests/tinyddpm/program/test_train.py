@@ -6,7 +6,7 @@ import device
 import numpy as np
 import pytest
 from device import there
-from small import BITS_CONFIG, CONFIG, HYBRID_CONFIG, VDM_CONFIG, pictures
+from small import BITS_CONFIG, CONFIG, HYBRID_CONFIG, LEARNED_CONFIG, VDM_CONFIG, pictures
 
 import nn
 from tinyddpm.program.checkpoint import CheckpointError
@@ -17,7 +17,7 @@ from tinyddpm.program.model import Model, shard_size
 from tinyddpm.program.train import Trainer, load_on, timesteps_for
 from tinyddpm.schedule import named_schedule
 
-CONFIGS = {one.diffusion: one for one in (CONFIG, HYBRID_CONFIG, VDM_CONFIG, BITS_CONFIG)}
+CONFIGS = {one.diffusion: one for one in (CONFIG, HYBRID_CONFIG, VDM_CONFIG, LEARNED_CONFIG, BITS_CONFIG)}
 every = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 STEPS = GaussianDiffusion(named_schedule("cosine", 1000))
 
