@@ -1,4 +1,4 @@
-"""A trained model as an instrument: inpainting, interpolation, guidance, progressive coding, likelihood, conditioning.
+"""A trained model as an instrument: inpainting, interpolation, guidance judged, progressive coding, conditioning.
 
 Each is a short function on public names. `denoise(xt, t) -> x0_hat` is a model, such as `model.denoiser(labels)` or an
 `Oracle`'s; `schedule` is `model.schedule` or `model.visited(steps)`; `noise(t)` gives standard normals like x, and
@@ -13,8 +13,6 @@ from tinyddpm.bound import prior_term, step_kl
 from tinyddpm.decoder import discretised_log_prob
 from tinyddpm.reverse import predict_x0
 from tinyddpm.samplers import ddim_encode
-from tinyddpm.theory.continuous import at_log_snr
-from tinyddpm.theory.flow import dequantised_nll, flow_log_prob_estimates
 
 # ==== inpainting ====
 
@@ -117,7 +115,7 @@ def precision_recall(real, drawn, k=3):
     return share(drawn, real), share(real, drawn)
 
 
-# ==== progressive coding, and likelihood ====
+# ==== progressive coding ====
 
 
 def progressive(denoise, schedule, x0, noise, clip=None, decoder=discretised_log_prob):
@@ -135,21 +133,6 @@ def progressive(denoise, schedule, x0, noise, clip=None, decoder=discretised_log
             rate = rate + step_kl(schedule, x0, x0_hat, t)
             x = td.q_posterior(schedule, x0, x, t).sample(noise(t - 1))
     yield 0, rate - decoder(td.p_mean_variance(schedule, x0_hat, x, 1), x0), x0
-
-
-def flow_nats(denoise, schedule, x0, probes, uniform, steps=50):
-    """What 8-bit x0 (N, ...) costs by the flow's density, in nats: (N,). In the mean it is an upper bound. (E42)
-
-    The model's density is that of its probability flow at t = 1. It is a density, and x0 has levels, so x0 is spread over
-    the bin of its level by `uniform`, numbers in [0, 1) like x0. probes: (P, N, ...) random signs; the mean of their P
-    estimates is taken. steps: of Runge and Kutta's method, 4 (1 + 2 P) calls of the model each.
-    """
-    model, (high, low) = at_log_snr(denoise, schedule), schedule.log_snr[[1, -1]]
-
-    def log_prob(x):
-        return flow_log_prob_estimates(model, x, high, low, steps, probes).mean(axis=0)
-
-    return dequantised_nll(log_prob, x0, uniform)
 
 
 # ==== conditioning on anything of x_0's height and width, here a smaller image ====

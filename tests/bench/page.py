@@ -15,7 +15,7 @@ import browser
 
 ROOT = Path(__file__).parents[2]
 SITE, SINGLE = ROOT / "out" / "page", ROOT / "out" / "tinyddpm.html"
-WIDE, PHONE = {"width": 1200, "height": 800}, {"width": 390, "height": 844}
+WIDE, PHONE = {"width": 1200, "height": 1000}, {"width": 390, "height": 844}
 
 
 def main():
