@@ -103,7 +103,7 @@ def neighbours(judgement, pairs=40):
     nearest = np.argsort(judgement.samples.apart, kind="stable")[:pairs]
     both = np.stack([judgement.images, judgement.neighbours], axis=1)
     left, right = (chosen.reshape(-1, *chosen.shape[2:]) for chosen in (both[:pairs], both[nearest]))
-    titles = "sample | nearest training image", "the same, of the samples nearest to one"
+    titles = "samples, each followed by the nearest training image", "the same, of the samples nearest to one"
     return plots.real_and_generated(left, right, 8, titles)
 
 

@@ -43,8 +43,8 @@ class Measures:
 class Judge:
     """judge(images, labels) -> `Judgement`, by the classifier of `data` (see `classifier_of`), which must have labels.
 
-    Calling it again is cheap: the classifier and what it says of the test images are kept. ValueError for data without
-    labels, of one class, or with too few test images.
+    What does not depend on the samples is computed once, so judge many sets of samples by one Judge. ValueError for data
+    without labels, of one class, or with too few test images.
     """
 
     def __init__(self, data, compute=None, progress=progress_bar):
@@ -59,6 +59,7 @@ class Judge:
         self.classifier = classifier_of(data, self.compute, progress)
         self.features, self.probabilities = self._look(data.test.images)
         self.moments = moments(self.features)
+        self.real = functools.cache(self._real)
 
     def __call__(self, images, labels=None):
         """Judge a Dataset, or uint8 images (N, H, W) or (N, H, W, 3), N >= 4, and their labels (N,) if there are any."""
@@ -67,14 +68,18 @@ class Judge:
             raise ValueError(f"the samples must be at least {K + 1} images like {data.test}, got {samples}")
         if samples.labels is not None and samples.labels.max() >= data.classes:
             raise ValueError(f"labels must be in 0..{data.classes - 1}, got {samples.labels.max()}")
-        train, test = some(data.train.images, len(samples)), some(data.test.images, len(samples))
         features, probabilities = self._look(samples.images)
         neighbours, apart = nearest(samples.images, data.train.images)
         drawn = Measures(*self._compared(features), *said(probabilities, samples.labels), apart)
-        _, apart = nearest(test, data.train.images)
-        floor = self._compared(self._look(train)[0])
-        real = Measures(*floor, *said(self.probabilities, data.test.labels), apart)
-        return Judgement(drawn, real, len(train), len(data.test), samples.images, data.train.images[neighbours])
+        counts = min(len(samples), len(data.train)), len(data.test)
+        return Judgement(drawn, self.real(len(samples)), *counts, samples.images, data.train.images[neighbours])
+
+    def _real(self, n):
+        """Measures of real images to stand beside those of n samples: see `Judgement`."""
+        train, test = self.data.train, self.data.test
+        floor = self._compared(self._look(some(train.images, n))[0])
+        _, apart = nearest(some(test.images, n), train.images)
+        return Measures(*floor, *said(self.probabilities, test.labels), apart)
 
     def _look(self, images):
         return features_and_probabilities(self.classifier, images, self.compute)
@@ -123,7 +128,7 @@ class Judgement:
         a, b, near = self.samples, self.real, np.quantile(self.real.apart, 0.01)
         lines = [
             f"{len(self.images):,} samples, judged by a classifier that names {b.agreement:.2%} of the test images rightly",
-            "(an FID would mean little: its network knows photographs, and to it all digits look alike)",
+            "(no FID: that takes a network trained on photographs, to which all digits look alike)",
             "                             samples     real",
             f"Frechet distance, %        {a.distance:9.2f}{b.distance:9.2f}   real: {self.training:,} training images",
             f"precision                  {a.precision:9.3f}{b.precision:9.3f}   the same",
@@ -133,7 +138,8 @@ class Judgement:
             f"nearest training image, median {np.median(a.apart):5.2f}{np.median(b.apart):9.2f}   real: test images",
             f"                      smallest {a.apart.min():5.2f}{b.apart.min():9.2f}   the same",
             f"                at most {near:5.2f}  {np.mean(a.apart <= near):5.3f}{np.mean(b.apart <= near):9.3f}   the same",
-            "The fewer images, the larger the Frechet distance: compare it at equal numbers only.",
+            "The distance is in % of the variance of the test images' features. It is larger between fewer images: compare",
+            "equal numbers only.",
             "class    found     real     sure     real   agrees     real",
         ]
         columns = a.found, b.found, a.class_sure, b.class_sure, a.class_agreement, b.class_agreement
