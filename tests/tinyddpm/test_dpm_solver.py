@@ -124,6 +124,7 @@ def test_e30_noise_1_is_the_ancestral_step_noise_0_the_flow_and_all_keep_the_mar
 def test_e30_the_sde_solver_starts_and_ends_as_the_ancestral_sampler(schedule, x_T):
     solver, ancestral = (steps_of(step, schedule, x_T) for step in (dpm_solver(noise=1.0), ancestral_step))
     assert_close(solver[0].mean, ancestral[0].mean, scale=1 / schedule.one_minus_alpha_bar[-1] ** 0.5)
+    assert_close(solver[0].variance, schedule.beta_tilde[-1], scale=schedule.one_minus_alpha_bar[-2])
     assert solver[-1].variance == 0
 
 
