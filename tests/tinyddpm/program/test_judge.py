@@ -13,6 +13,7 @@ from tinyddpm.program import classifier
 from tinyddpm.program.classifier import Classifier, classifier_of, features_and_probabilities, shifted
 from tinyddpm.program.judge import Judge, as_seen, read_samples, said
 from tinyddpm.program.model import Model
+from tinyddpm.program.quality import frechet_distance, moments
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
 
@@ -127,6 +128,10 @@ def test_copies_of_training_images_show_and_measure_as_the_floor(judge):
     order = np.random.default_rng(0).permutation(len(SQUARES.train))[:20]
     found = judge(SQUARES.train[order])
     assert found.samples.distance == pytest.approx(found.real.distance)
+    features, _ = features_and_probabilities(judge.classifier, found.images, judge.compute)
+    variance = judge.features.var(axis=0, ddof=1).sum()
+    squared = frechet_distance(*moments(features), *moments(judge.features))
+    assert found.samples.distance == pytest.approx(100 * squared / variance)
     assert (found.samples.apart == 0).all() and (found.neighbours == found.images).all()
     assert (found.training, found.test) == (20, 20)
 
