@@ -117,7 +117,7 @@ def test_the_figure_of_the_schedule_says_what_its_ends_cost():
 # ---- a label that is told ----
 
 
-def test_a_label_that_is_told_costs_its_bits_and_the_sum_bounds_that_of_the_image():
+def test_e14_a_label_that_is_told_costs_its_bits_and_the_sum_bounds_that_of_the_image():
     """p(x) = sum_k p(k) p(x | k) is at least each of its terms, and equal to one where the classes lie apart."""
     x = np.linspace(-1.5, 1.5, 40)[:, None]
     for apart, slack in ((0.2, np.log(3)), (60.0, 1e-12)):
