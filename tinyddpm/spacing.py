@@ -6,7 +6,7 @@ x0_hat changes fastest along the chain.
 
 import numpy as np
 
-__all__ = ["SPACINGS", "even_in_t", "quadratic_in_t", "even_in_log_snr", "karras", "distinct"]
+__all__ = ["SPACINGS", "even_in_t", "quadratic_in_t", "even_in_log_snr", "karras", "even_in_angle", "distinct"]
 
 # Spacings in log-SNR run between these two: before HIDDEN x_t tells nothing of x_0 yet, after CLEAR it hides nothing.
 HIDDEN, CLEAR = -7.0, 6.0
@@ -32,6 +32,12 @@ def karras(schedule, S, rho=7):
     return at_log_snr(schedule, -2 * rho * np.log(root))
 
 
+def even_in_angle(schedule, S):
+    """arctan(noise/signal) on a line: for any schedule what even in t is for the cosine schedule. (Salimans & Ho 2022)"""
+    angle = np.linspace(*np.arctan(np.exp(-ends(schedule) / 2)), S)
+    return at_log_snr(schedule, -2 * np.log(np.tan(angle)))
+
+
 def ends(schedule):
     """CLEAR and HIDDEN, or where the schedule ends before them."""
     return np.clip([CLEAR, HIDDEN], schedule.log_snr[-1], schedule.log_snr[1])
@@ -50,4 +56,10 @@ def distinct(steps, T):
 
 
 # To add a spacing, add its function here: it takes a schedule and S, and returns S increasing numbers in 1..T.
-SPACINGS = {"t": even_in_t, "quadratic": quadratic_in_t, "log_snr": even_in_log_snr, "karras": karras}
+SPACINGS = {
+    "t": even_in_t,
+    "quadratic": quadratic_in_t,
+    "log_snr": even_in_log_snr,
+    "karras": karras,
+    "angle": even_in_angle,
+}

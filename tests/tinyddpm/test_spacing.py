@@ -50,11 +50,18 @@ def test_karras_is_even_in_the_seventh_root_of_noise_over_signal():
     assert ratio[-1] / ratio[0] < 0.7  # closer together where there is more noise, other than even in log-SNR
 
 
+def test_even_in_angle_is_even_in_t_for_the_cosine_schedule_and_gives_others_the_same_noise():
+    few = COSINE.respace(10, "angle")
+    assert abs(np.diff(few.timesteps[1:-1]) - 106).max() <= 1  # a ninth of 25..981, from CLEAR to HIDDEN
+    other = NoiseSchedule.from_alpha_bar(1 / (1 + np.exp(-np.linspace(13, -9, 5000)))).respace(10, "angle")
+    np.testing.assert_allclose(other.log_snr[1:-1], few.log_snr[1:-1], atol=0.1)
+
+
 def test_the_t_of_a_log_snr_is_found():
     assert at_log_snr(COSINE, COSINE.log_snr[[1, 17, 500, 1000]]) == pytest.approx([1, 17, 500, 1000])
 
 
-@pytest.mark.parametrize("spacing", ["log_snr", "karras"])
+@pytest.mark.parametrize("spacing", ["log_snr", "karras", "angle"])
 def test_a_schedule_that_ends_sooner_is_spaced_over_what_it_has(spacing):
     log_snr = np.linspace(4, -3, 701)  # neither CLEAR nor HIDDEN
     schedule = NoiseSchedule.from_alpha_bar(1 / (1 + np.exp(-log_snr)))
@@ -72,5 +79,5 @@ def test_steps_that_would_be_one_are_moved_apart():
 
 @pytest.mark.parametrize("spacing", ["linear", None, 3])
 def test_another_spacing_is_refused_with_those_there_are(spacing):
-    with pytest.raises(ValueError, match="unknown spacing .*; there are: t, quadratic, log_snr, karras"):
+    with pytest.raises(ValueError, match="unknown spacing .*; there are: t, quadratic, log_snr, karras, angle"):
         COSINE.respace(10, spacing)
