@@ -15,18 +15,8 @@ from tinyddpm.forward import posterior_coefficients, q_posterior
 
 __all__ = ["signal_and_noise", "x0_from_eps", "eps_from_x0", "x0_from_v", "v_from_x0", "x0_from_score"]
 __all__ += ["score_from_x0", "x0_from_mean", "mean_from_x0", "mean_from_eps", "x0_from_velocity", "velocity_from_x0"]
-__all__ += [
-    "PREDICTIONS",
-    "BIJECTIONS",
-    "x0_from",
-    "from_x0",
-    "convert",
-    "guided",
-    "between",
-    "karras_input",
-    "preconditioning",
-    "flow_input",
-]
+__all__ += ["PREDICTIONS", "BIJECTIONS", "x0_from", "from_x0", "convert", "guided", "between"]
+__all__ += ["karras_input", "preconditioning", "flow_input"]
 
 
 def signal_and_noise(schedule, xt, t):
