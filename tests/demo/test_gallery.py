@@ -61,7 +61,7 @@ def test_half_the_size_is_the_mean_of_four_pixels(gallery):
 
 def test_the_page_shows_the_pictures_that_are_there():
     page, folder = (ROOT / "docs" / "gallery.md").read_text("utf-8"), ROOT / "docs" / "gallery"
-    shown = re.findall(r"\]\(gallery/(\w+\.png)\)", page)
+    shown = re.findall(r"\]\(gallery/([\w-]+\.png)\)", page)
     assert sorted(shown) == sorted(path.name for path in folder.iterdir())
-    assert {Path(name).stem for name in shown} == {*SIZES, "enlarging"}
+    assert {Path(name).stem for name in shown} == {*SIZES, "coding-28x28", "enlarging"}
     assert all((folder / name).stat().st_size < 150_000 for name in shown)
