@@ -15,6 +15,7 @@ from nn.conv import *
 from nn.cpu.parallel import *
 from nn.gpu.precision import *
 from nn.layers import *
+from nn.muon import *
 from nn.norm import *
 from nn.ops import *
 from nn.optim import *

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tinyddpm.program.unet import timestep_embedding
+from tinyddpm.program.features import timestep_embedding
 
 
 class ResidualBlock(nn.Module):

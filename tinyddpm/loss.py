@@ -12,6 +12,7 @@ from tinyddpm.schedule import check_T
 
 __all__ = ["l_simple", "loss_weight", "snr_weight", "x0_slope", "TRAINING_WEIGHTS", "training_weight"]
 __all__ += ["uniform_timesteps", "stratified_timesteps", "importance_timesteps", "importance_probabilities"]
+__all__ += ["log_snr_probabilities"]
 __all__ += ["draw_variance"]
 
 
@@ -124,7 +125,7 @@ def stratified_timesteps(T, n, rng):
 
 
 def importance_timesteps(probabilities, n, rng):
-    """t with the given probabilities, a table of T + 1 entries, 0 at t = 0; weights 1/(T p_t). (E36)
+    """t with the given probabilities, a table of T + 1 entries, 0 at t = 0; weights 1/(T p_t). Stratified. (E36)
 
     Raises ValueError unless they sum to 1 and are positive for every t >= 1: a t that is never drawn would bias the
     estimate.
@@ -132,9 +133,22 @@ def importance_timesteps(probabilities, n, rng):
     p = np.asarray(probabilities, dtype=np.float64)
     if p.ndim != 1 or len(p) < 2 or p[0] != 0 or not (p[1:] > 0).all() or abs(p.sum() - 1) > 1e-9:
         raise ValueError(f"probabilities must be 0 at t = 0, positive elsewhere, and sum to 1, got {p}")
-    cumulative = np.cumsum(p)
-    t = np.searchsorted(cumulative, rng.random(n) * cumulative[-1], side="right")
+    cumulative, u = np.cumsum(p), (rng.random() + np.arange(n) / n) % 1
+    t = np.searchsorted(cumulative, u * cumulative[-1], side="right")
     return t, 1 / ((len(p) - 1) * p[t])  # E36
+
+
+def log_snr_probabilities(schedule, share):
+    """Probabilities of t = 1..T in a table of T + 1 entries: `share` of them even in log-SNR, the others even in t. (E36)
+
+    Even in log-SNR is where the bound weighs the square of eps - eps_hat alike (E35). t = 1, whose step ends at an
+    infinite log-SNR, has as much as t = 2. ValueError unless 0 <= share <= 1.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"the share must lie in [0, 1], got {share}")
+    steps = -np.diff(schedule.log_snr[1:], prepend=2 * schedule.log_snr[1] - schedule.log_snr[min(2, schedule.T)])
+    p = (1 - share) / schedule.T + share * steps / steps.sum() if schedule.T > 1 else np.ones(1)
+    return np.append(0.0, p)
 
 
 def importance_probabilities(mean_square, uniform=0.001):

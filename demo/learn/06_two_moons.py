@@ -15,7 +15,7 @@ from lesson import show, small
 
 import nn
 import tinyddpm as td
-from tinyddpm.program.unet import timestep_embedding
+from tinyddpm.program.features import timestep_embedding
 from tinyddpm.theory.mixture import mixture_data
 from tinyddpm.theory.oracle import Oracle
 

@@ -9,7 +9,7 @@ import nn
 from tinyddpm import convert, ddim_step, named_schedule, q_sample, reverse_process, x0_from
 from tinyddpm.loss import stratified_timesteps
 from tinyddpm.prediction import score_from_x0
-from tinyddpm.program.unet import timestep_embedding
+from tinyddpm.program.features import timestep_embedding
 
 T, BATCH, SHOWN, VISITED, GRID = 100, 256, 400, 20, 13
 

@@ -7,7 +7,6 @@ import pytest
 from device import there
 
 import nn
-import nn.optim
 from nn import Tensor
 
 SHAPES = [(3, 4), (5,), (), (2, 2, 3), (0, 3), (180, 200)]  # the last makes it more than one block
@@ -86,7 +85,7 @@ def test_orthogonalised_keeps_the_singular_vectors_and_brings_their_values_near_
     rng = np.random.default_rng(0)
     u, _, vt = np.linalg.svd(rng.standard_normal(shape), full_matrices=False)
     values = np.geomspace(1, 0.01, min(shape)) * 37.0
-    found = nn.to_numpy(nn.optim.orthogonalised(there((u * values) @ vt)))
+    found = nn.to_numpy(nn.orthogonalised(there((u * values) @ vt)))
     inner = u.T @ found @ vt.T
     np.testing.assert_allclose(inner, np.diag(np.diag(inner)), atol=1e-9)
     assert (np.diag(inner) > 0.68).all() and (np.diag(inner) < 1.21).all()
@@ -98,11 +97,11 @@ def test_each_step_of_orthogonalised_is_the_polynomial_of_jordan_et_al():
     for _ in range(5):
         value = 3.4445 * value - 4.7750 * value**3 + 2.0315 * value**5
     matrix = there(np.diag([np.sqrt(1 - 0.05**2), 0.05]))
-    assert float(nn.optim.orthogonalised(matrix)[1, 1]) == pytest.approx(value, rel=1e-12)
+    assert float(nn.orthogonalised(matrix)[1, 1]) == pytest.approx(value, rel=1e-12)
 
 
 def test_orthogonalised_zeros_are_zeros():
-    assert not nn.to_numpy(nn.optim.orthogonalised(there(np.zeros((3, 4))))).any()
+    assert not nn.to_numpy(nn.orthogonalised(there(np.zeros((3, 4))))).any()
 
 
 def test_muon_moves_a_matrix_by_its_orthogonalised_nesterov_momentum_and_other_parameters_as_adam():
@@ -121,7 +120,7 @@ def test_muon_moves_a_matrix_by_its_orthogonalised_nesterov_momentum_and_other_p
             for k, g in enumerate(mine, 1):
                 mean = 0.9 * mean + 0.1 * g
                 ahead = (0.9 * mean + 0.1 * g).reshape(-1, p.shape[-1])
-                move = nn.to_numpy(nn.optim.orthogonalised(there(ahead))) if p.size else ahead
+                move = nn.to_numpy(nn.orthogonalised(there(ahead))) if p.size else ahead
                 scale = np.sqrt(max(ahead.shape))
                 expected = (1 - 0.1 / k * 0.3) * expected - 0.1 / k * scale * move.reshape(-1)
         np.testing.assert_allclose(nn.to_numpy(p.data).reshape(-1), expected, rtol=1e-9, atol=1e-10)

@@ -14,6 +14,7 @@ from tinyddpm.loss import (
     draw_variance,
     importance_probabilities,
     importance_timesteps,
+    log_snr_probabilities,
     snr_weight,
     stratified_timesteps,
     uniform_timesteps,
@@ -218,15 +219,17 @@ def test_e36_stratified_timesteps_fall_once_in_each_stratum(n, length):
     assert (np.sort((t - 1) // length, axis=1) == np.arange(n)).all()
 
 
-@given(st.integers(1, 30), seeds)
-def test_e36_importance_sampled_timesteps_have_the_mean_over_t(T, seed):
+@given(st.integers(1, 30), st.integers(1, 8), seeds)
+def test_e36_importance_sampled_timesteps_have_the_mean_over_t(T, n, seed):
     p = np.append(0.0, host_arrays(seed, T)[0] ** 2 + 0.01)
     p /= p.sum()
     loss, fine = losses(T, seed + 1), 20000
-    t, weights = importance_timesteps(p, fine, Grid(fine))
-    frequency = np.bincount(t, minlength=T + 1) / fine  # p to within one point of the grid
-    assert (abs(frequency - p) < 1 / fine + 1e-12).all()
+    t, weights = importance_timesteps(p, n, Grid(fine))  # a row for each start
+    frequency = np.bincount(t.ravel(), minlength=T + 1) / t.size  # p to within one point of the grid
+    assert (abs(frequency - p) < n / fine + 1e-12).all()
     assert_close(weights, 1 / (T * p[t]))
+    counts = np.stack([(t == k).sum(axis=1) for k in range(1, T + 1)], axis=1)
+    assert (abs(counts - n * p[1:]) < 2 - 1e-9).all(), "stratified: each t as often as it should be, to within 2"
     assert_close((p[t] / frequency[t] * weights * loss[t]).mean(), loss[1:].mean())
 
 
@@ -236,6 +239,22 @@ def test_e36_importance_timesteps_refuse_probabilities_that_would_bias():
             importance_timesteps(p, 3, np.random.default_rng(0))
     t, weights = importance_timesteps([0, 1.0], 3, np.random.default_rng(0))
     assert t.tolist() == [1, 1, 1] and weights.tolist() == [1, 1, 1]
+
+
+@given(st.integers(2, 40), st.floats(0, 1))
+def test_e35_log_snr_probabilities_are_even_in_t_and_for_their_share_even_in_log_snr(T, share):
+    schedule = NoiseSchedule.cosine(T)
+    p = log_snr_probabilities(schedule, share)
+    assert p[0] == 0 and len(p) == T + 1
+    assert_close(p.sum(), 1.0)
+    steps = schedule.log_snr[1:-1] - schedule.log_snr[2:]
+    extra = p[2:] - (1 - share) / T
+    assert_close(extra * steps.sum(), steps * extra.sum(), scale=steps.sum())
+    assert_close(p[1], p[2])
+    assert_close(log_snr_probabilities(NoiseSchedule.even_log_snr(T), 1.0)[1:], np.full(T, 1 / T))
+    assert log_snr_probabilities(NoiseSchedule.cosine(1), share).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="share must lie in"):
+        log_snr_probabilities(schedule, 1.5)
 
 
 class Lowest:
@@ -291,15 +310,6 @@ def test_e36_variances_of_the_three_ways_to_draw_t_on_a_steep_loss():
 def test_e36_each_t_must_be_possible(probabilities):
     with pytest.raises(ValueError, match="probabilities must be 0 at t = 0"):
         importance_timesteps(probabilities, 3, np.random.default_rng(0))
-
-
-def test_e36_a_random_number_that_is_exactly_0_is_t_1_and_not_t_0():
-    class Zero:
-        def random(self, n):
-            return np.zeros(n)
-
-    t, weights = importance_timesteps([0, 0.5, 0.5], 2, Zero())
-    assert t.tolist() == [1, 1] and weights.tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("draw", [uniform_timesteps, stratified_timesteps])

@@ -80,7 +80,9 @@ def parser():
     evaluate.add_argument("--draws", type=at_least(1), default=4, help="timesteps drawn for each image (default 4)")
     evaluate.add_argument("--variance", choices=("beta_tilde", "beta"), help="sigma_t^2 (default beta_tilde)")
     evaluate.add_argument("--no-labels", action="store_true", help="do not tell the network the labels of the images")
-    evaluate.add_argument("--flow", type=at_least(2), help="the likelihood by the probability flow too, on so many images")
+    evaluate.add_argument(
+        "--flow", type=at_least(2), help="the likelihood by the probability flow too, on so many images"
+    )
     evaluate.add_argument("--no-clip", action="store_true", help="do not clip x0_hat to [-1, 1]")
     evaluate.add_argument("--quality", action="store_true", help="in place of the bound, draw samples and judge them")
     evaluate.add_argument("--n", type=at_least(4), default=1000, help="samples to judge (default 1000)")

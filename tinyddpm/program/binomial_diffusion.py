@@ -30,7 +30,7 @@ class BinomialDiffusion:
     loss_weights = ("simple",)
     samplers, sampler_for_few_steps = {"ancestral": lambda: binomial.ancestral_step}, "ancestral"
     loss_name = simple_loss_name = "cross entropy, nats a pixel"
-    continuous_time, fourier, outputs = False, 0, 1
+    continuous_time, unet = False, {}
 
     data, pictures = staticmethod(to_bits), staticmethod(from_bits)
     noise = staticmethod(nn.random.uniform)
@@ -45,6 +45,10 @@ class BinomialDiffusion:
     def around(self, network):
         """What is trained: the network, and what is learned beside it."""
         return network
+
+    def network_log_snr(self):
+        """Nothing: bits have no log-SNR that a network could use."""
+        return None
 
     def network_time(self, t):
         """What the network is told of the timesteps t (N,)."""

@@ -120,15 +120,13 @@ class Config:
 
     def unet_config(self):
         """The network's shape: the preset, with what this model fixes."""
-        diffusion = DIFFUSIONS[self.diffusion]
-        options = {"outputs": diffusion.outputs, "fourier": diffusion.fourier, **PRESETS[self.preset], **self.unet}
+        options = {"T": self.T, **DIFFUSIONS[self.diffusion].unet, **PRESETS[self.preset], **self.unet}
         unknown = options.keys() - {one.name for one in fields(UNetConfig)}
         if unknown:
             raise ValueError(f"unet has no fields {sorted(unknown)}; it has {[f.name for f in fields(UNetConfig)]}")
         if "multipliers" in options:
             options["multipliers"] = tuple(options["multipliers"])
-        T = None if diffusion.continuous_time else self.T
-        return UNetConfig(channels=self.image[2], classes=self.classes, T=T, **options)
+        return UNetConfig(channels=self.image[2], classes=self.classes, **options)
 
     def differences(self, other):
         """The names of the fields in which the two differ; the path of the data does not count, but what is in it does."""
@@ -143,13 +141,15 @@ class Config:
     def from_dict(cls, values):
         """The inverse of `as_dict`. A field that is missing, as in an older file, takes its default.
 
-        A file that names no optimiser is older than that choice: Adam trained it, at a rate that did not fall.
+        A file that names no optimiser is older than that choice: Adam trained it, at a rate that did not fall, and its
+        network was shown the image alone.
         ValueError for an unknown field, named.
         """
         values = {**values.get("model", {}), **values}  # until 0.1 the model's fields were nested
         values.pop("model", None)
         if "optimiser" not in values:
             values |= {"optimiser": "adam", "fall": 0.0}
+            values["unet"] = {"fourier": 0, "extremes": False, **values.get("unet", {})}
             if not values.get("decay_steps"):
                 values.pop("decay_steps", None)
         unknown = values.keys() - {one.name for one in fields(cls)}

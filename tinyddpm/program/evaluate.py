@@ -8,6 +8,7 @@ import nn
 from nn.options import whole
 from tinyddpm.bound import bits_per_dim
 from tinyddpm.data.progress import progress as progress_bar
+from tinyddpm.loss import log_snr_probabilities
 from tinyddpm.program.compute import enough_memory
 
 __all__ = ["Evaluation", "evaluate", "label_nats", "standard_error", "loss_per_timestep"]
@@ -70,8 +71,8 @@ def evaluate(model, images, labels=None, draws=4, seed=0, batch=128, progress=pr
     labels: y (N,), which the network is told, or None. With them the bound is -log p(y) higher than that of p(x | y), and
     bounds -log p(x) all the same: p(x) = sum_k p(k) p(x | k) >= p(y) p(x | y), with p(k) the model's class shares.
 
-    The sum over t = 2..T is estimated, without bias, from `draws` timesteps an image, one from each part of the range
-    (E36). choices: `variance` and `clip`, as the diffusion's `bound` takes them; ValueError if it has no such choice.
+    The sum over t = 2..T is estimated, without bias, from `draws` timesteps an image, one from each part of the range;
+    half of them even in t, half even in the log-SNR (E36). It is the whole sum if `draws` is at least T - 1. choices: `variance` and `clip`, as the diffusion's `bound` takes them; ValueError if it has no such choice.
     progress: wraps the loop over batches, as tqdm.
     """
     draws, batch = whole("draws", draws, 1), whole("batch", batch, 1)
@@ -80,6 +81,8 @@ def evaluate(model, images, labels=None, draws=4, seed=0, batch=128, progress=pr
     if labels is not None and np.shape(labels) != (len(images),):
         raise ValueError(f"one label is needed for each of {len(images)} images, got shape {np.shape(labels)}")
     T, bound = model.schedule.T, model.diffusion.bound(**choices)
+    p = log_snr_probabilities(model.schedule, 0.5)[2:]
+    p, draws = p / p.sum(), min(draws, T - 1)
     dimensions = int(np.prod(model.config.image))
     terms = []
     for start in progress(range(0, len(images), batch), desc="evaluating"):
@@ -89,13 +92,15 @@ def evaluate(model, images, labels=None, draws=4, seed=0, batch=128, progress=pr
         with enough_memory("evaluating", len(rows)):
             reconstruction = bound.reconstruction(denoise, x0, model.noise(seed, "L_0", 0, rows))
             denoising = continuous = 0 * reconstruction
-            for draw in range(draws if T > 1 else 0):
-                after = (T - 1) * _stratum(seed, draw, draws, rows)  # t - 1, a real number
-                noise = model.noise(seed, "L_t", draw, rows)
-                t = 2 + np.floor(after).astype(np.int64)  # T - 1 times its term is unbiased
-                denoising = denoising + bound.denoising(denoise, x0, t, noise) * ((T - 1) / draws)
+            for draw in range(draws):
+                u, noise = _stratum(seed, draw, draws, rows), model.noise(seed, "L_t", draw, rows)
+                t, weight = np.full(len(rows), 2 + draw), 1.0
+                if draws < T - 1:
+                    t = 2 + np.searchsorted(np.cumsum(p), u, side="right").clip(0, T - 2)
+                    weight = nn.to_device(1 / (draws * p[t - 2]), model.compute.xp)
+                denoising = denoising + bound.denoising(denoise, x0, t, noise) * weight
                 if bound.continuous:
-                    continuous = continuous + bound.continuous(denoise, x0, 1 + after, noise) / draws
+                    continuous = continuous + bound.continuous(denoise, x0, 1 + (T - 1) * u, noise) / draws
         terms.append([nn.to_numpy(x) for x in (bound.prior(x0), denoising, reconstruction, continuous)])
     nats = np.concatenate(terms, axis=1).astype(np.float64)
     *bits, continuous = bits_per_dim(nats, dimensions)

@@ -9,7 +9,7 @@ import numpy as np
 import nn
 from tinyddpm import bound, forward, reverse
 from tinyddpm.data.images import from_model, to_model
-from tinyddpm.loss import TRAINING_WEIGHTS, l_simple, stratified_timesteps, training_weight
+from tinyddpm.loss import TRAINING_WEIGHTS, importance_timesteps, l_simple, log_snr_probabilities, training_weight
 from tinyddpm.prediction import convert, eps_from_x0, x0_from
 from tinyddpm.samplers import SAMPLERS
 from tinyddpm.schedule import SCHEDULES
@@ -42,16 +42,13 @@ class GaussianDiffusion:
     """
 
     predictions = ("v", "eps", "x0")  # the first is the default
-    schedules, default_schedule = SCHEDULES, "cosine"
+    schedules, default_schedule = SCHEDULES, "fine_cosine"
     loss_weights = tuple(TRAINING_WEIGHTS)
     samplers, sampler_for_few_steps = SAMPLERS, "ddim"
     loss_name = "mean squared error"
     simple_loss_name = r"$\|\epsilon - \hat\epsilon\|^2$ / d"
-    continuous_time, fourier, outputs = (
-        False,
-        0,
-        1,
-    )  # UNetConfig's: T None, its default; output channels for each of x_t
+    continuous_time = False
+    unet = {"fourier": 3, "extremes": True}  # fields of UNetConfig
 
     data, pictures = staticmethod(to_model), staticmethod(from_model)  # uint8 images to x_0, and back from any x
     noise = staticmethod(nn.random.normal)
@@ -70,8 +67,12 @@ class GaussianDiffusion:
             self.weights = np.append(0.0, weights / weights.mean())
 
     def timesteps(self, n, rng):
-        """n timesteps to train on, stratified: (n,) in 1..T. (E36)"""
-        return stratified_timesteps(self.schedule.T, n, rng)[0]
+        """n timesteps to train on, stratified: (n,) in 1..T. (E36)
+
+        Nine in ten are even in t, one is even in the log-SNR. The bound has much of its weight at the smallest t, of
+        which even ones are few.
+        """
+        return importance_timesteps(log_snr_probabilities(self.schedule, 0.1), n, rng)[0]
 
     def around(self, network):
         """What is trained: the network, and what is learned beside it."""
@@ -80,6 +81,10 @@ class GaussianDiffusion:
     def network_time(self, t):
         """What the network is told of the timesteps t (N,)."""
         return t
+
+    def network_log_snr(self):
+        """The log-SNR at the times that the network is told, as `UNet` takes it."""
+        return np.arange(1, self.schedule.T + 1), self.schedule.log_snr[1:]
 
     def start(self, noise):
         """x_T to start a sampler from."""

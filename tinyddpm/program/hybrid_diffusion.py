@@ -24,7 +24,7 @@ class HybridDiffusion(GaussianDiffusion):
     """
 
     loss_weights = ("simple",)
-    outputs = 2
+    unet = {**GaussianDiffusion.unet, "outputs": 2}
 
     def __init__(self, schedule, prediction="v", loss_weight="simple", gamma=None):
         super().__init__(schedule, prediction)

@@ -53,6 +53,8 @@ class Model:
         self.diffusion = kind(schedule, config.prediction, weight if weight != OWN else "simple", config.min_snr_gamma)
         self.schedule = schedule
         network = UNet(config.unet_config(), config.seed) if network is None else network
+        if isinstance(network, UNet):
+            network.log_snr = self.diffusion.network_log_snr()
         self.network = self.diffusion.around(network).to(self.compute.xp)
         self.shard = shard_size(config)
 

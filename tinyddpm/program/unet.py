@@ -1,7 +1,7 @@
 """The network: a small U-Net that reads a noisy image and a timestep (and a class, if it is told one).
 
 Residual blocks of group norm, silu and 3x3 convolution; self-attention at the lowest resolution; skip connections
-from the way down to the way up (Ronneberger et al. 2015; Ho et al. 2020). Next: diffusions.py.
+from the way down to the way up (Ronneberger et al. 2015; Ho et al. 2020). Next: features.py.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ import numpy as np
 
 import nn
 from nn import Conv2d, Embedding, GroupNorm, Linear, Module, Tensor
+from tinyddpm.program.features import fourier_features, noise_if_extreme, timestep_embedding
 
-__all__ = ["UNetConfig", "UNet", "PRESETS", "timestep_embedding", "fourier_features"]
+__all__ = ["UNetConfig", "UNet", "PRESETS"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class UNetConfig:
     dropout: float = 0.0
     outputs: int = 1  # channels of the output for each of the image
     fourier: int = 0  # octaves of sines and cosines of the image that the network is shown beside it
+    extremes: bool = False  # show it, for each pixel, the noise that there is if the pixel is black, and if it is white
 
     def __post_init__(self):
         T = 1 if self.T is None else self.T
@@ -48,27 +50,6 @@ PRESETS = {
     "base": {"width": 32, "multipliers": (1, 2, 2)},
     "large": {"width": 64, "multipliers": (1, 2, 2), "blocks": 2},
 }
-
-
-def timestep_embedding(t, size, T=1000):
-    """Sines and cosines of 1000 t / T at `size` / 2 geometric frequencies (Vaswani et al. 2017): (N,) -> (N, size).
-
-    Scaling by 1000 / T makes the frequencies, which were chosen for T = 1000, fit any T; and times in [0, 1] with T = 1.
-    """
-    frequencies = np.exp(-np.log(10000.0) * np.arange(size // 2) / (size // 2))
-    angles = np.asarray(t, dtype=np.float64)[:, None] * (1000.0 / T) * frequencies
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
-
-
-def fourier_features(x, octaves):
-    """x, and its sines and cosines at `octaves` frequencies: (N, H, W, C) -> (N, H, W, (1 + 2 octaves) C).
-
-    The highest frequency has the period 2/255, one level of an 8-bit image in [-1, 1]; each other half the one before.
-    So a network sees where between two levels a value lies, which it must to remove the last noise. (Kingma et al.
-    2021, VDM, appendix C)
-    """
-    angles = [2 * np.pi * 127.5 / 2**k * x for k in range(octaves)]
-    return nn.concatenate([x, *(wave(angle) for angle in angles for wave in (nn.sin, nn.cos))])
 
 
 class ResidualBlock(Module):
@@ -139,10 +120,12 @@ class UNet(Module):
     Returns a Tensor like x, of config.outputs times the channels. Its last convolution starts at zero, so an untrained network predicts exactly zero.
     A conditional network (config.classes = K > 0) takes labels 0..K-1, or K, the null class, for "no label".
     A height or width that the down-samplings do not divide is padded with zeros, and what was added is cut off again.
+    With config.extremes it must be told the log-SNR of x at some times t, ascending: log_snr, two arrays (times,
+    log-SNRs). A `Model` tells it.
     A subclass may have blocks of another class than ResidualBlock, called alike: `block = MyBlock`.
     """
 
-    block = ResidualBlock
+    block, log_snr = ResidualBlock, None
 
     def __init__(self, config, seed=0):
         rng = np.random.default_rng(seed)
@@ -156,7 +139,7 @@ class UNet(Module):
         self.time1 = Linear(config.width, size, rng=rng)
         self.time2 = Linear(size, size, rng=rng)
         self.label = Embedding(config.classes + 1, size, rng=rng) if config.classes else None
-        self.first = Conv2d(config.channels * (1 + 2 * config.fourier), widths[0], rng=rng)
+        self.first = Conv2d(config.channels * (1 + 2 * config.fourier + 2 * config.extremes), widths[0], rng=rng)
 
         self.down, skips, current = [], [widths[0]], widths[0]  # skips: the channels of each output kept for the way up
         for level, width in enumerate(widths):
@@ -189,8 +172,12 @@ class UNet(Module):
         t, labels = nn.to_numpy(t), None if labels is None else nn.to_numpy(labels)  # the host checks indices
         self._check(x, t, labels)
         embedding = self._embed(t, labels, x.xp, x.dtype)
-        if self.config.fourier:
-            x = fourier_features(x, self.config.fourier)
+        shown = fourier_features(x, self.config.fourier) if self.config.fourier else x
+        if self.config.extremes:
+            if self.log_snr is None:
+                raise ValueError("a network that is shown extremes must be told the log-SNR of its input: log_snr")
+            shown = nn.concatenate([shown, noise_if_extreme(x, np.interp(t, *self.log_snr))])
+        x = shown
         _, height, width, _ = x.shape
         factor = 2 ** (len(self.config.multipliers) - 1)
         if height % factor or width % factor:

@@ -28,7 +28,8 @@ class VariationalDiffusion(GaussianDiffusion):
 
     predictions, loss_weights = ("eps",), ("bound",)
     default_schedule = "even_log_snr"
-    continuous_time, fourier = True, 3
+    continuous_time = True
+    unet = {**GaussianDiffusion.unet, "T": None}  # times are in [0, 1]
 
     def __init__(self, schedule, prediction="eps", loss_weight="bound", gamma=None):
         if schedule.T < 2:
@@ -57,6 +58,10 @@ class VariationalDiffusion(GaussianDiffusion):
         """What the network is told: 0 at the log-SNR of t = 1, 1 at that of T."""
         time = continuous.network_time(self.log_snr(t), self.curve.high, self.curve.low)
         return time.clip(0, 1)  # which rounding may have left
+
+    def network_log_snr(self):
+        """The log-SNR at the times that the network is told: on a line."""
+        return np.array([0.0, 1.0]), np.array([self.curve.high, self.curve.low])
 
     def q_sample(self, x0, t, noise):
         """x_t; t as in `log_snr`."""

@@ -104,7 +104,7 @@ def test_an_epoch_visits_every_image_once():
 def test_timesteps_cover_the_range_evenly_and_depend_on_seed_and_step_alone():
     t = timesteps_for(STEPS, 0, 7, 10)
     assert t.min() >= 1 and t.max() <= 1000
-    assert (np.diff(np.sort(t)) <= 101).all() and not np.array_equal(t, np.sort(t))
+    assert (np.diff(np.sort(t)) <= 112).all() and not np.array_equal(t, np.sort(t))
     np.testing.assert_array_equal(t, timesteps_for(STEPS, 0, 7, 10))
     assert not np.array_equal(t, timesteps_for(STEPS, 0, 8, 10))
     assert not np.array_equal(t, timesteps_for(STEPS, 1, 7, 10))
@@ -212,8 +212,7 @@ def test_the_learning_rate_warms_up_holds_and_falls_to_zero_at_the_end_of_the_ru
     assert rates(trainer(config), steps=10) == pytest.approx([1e-3 * r for r in [*held, 1, 0.75, 0.5, 0.25]])
     assert rates(trainer(replace(config, fall=0)), steps=8) == pytest.approx([1e-3 * r for r in [*held, 1, 1]])
     by_the_clock = rates(trainer(replace(config, warmup_steps=0)), minutes=0.05)
-    assert by_the_clock[0] == 1e-3 and by_the_clock[-1] < 1e-3
-    assert by_the_clock == sorted(by_the_clock, reverse=True)
+    assert by_the_clock == sorted(by_the_clock, reverse=True) and 1e-3 == by_the_clock[0] > by_the_clock[-1]
 
 
 @every
@@ -237,9 +236,10 @@ def test_a_run_that_is_continued_goes_on_from_the_state_before_its_rate_fell_bit
     assert_same(whole, short)
 
 
-def test_a_file_that_names_no_optimiser_was_trained_by_adam_at_a_rate_that_did_not_fall():
+def test_a_file_that_names_no_optimiser_was_trained_by_adam_at_a_constant_rate_on_the_image_alone():
     older = {name: value for name, value in CONFIG.as_dict().items() if name not in ("optimiser", "fall")}
-    assert Config.from_dict(older | {"decay_steps": 0}) == replace(CONFIG, optimiser="adam", fall=0.0)
+    unet = {"fourier": 0, "extremes": False, **CONFIG.unet}
+    assert Config.from_dict(older | {"decay_steps": 0}) == replace(CONFIG, optimiser="adam", fall=0.0, unet=unet)
     with pytest.raises(ValueError, match="decay_steps"):
         Config.from_dict(older | {"decay_steps": 100})
 

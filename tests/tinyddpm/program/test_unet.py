@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import nn
 from nn import Tensor, gradients, to_numpy
-from tinyddpm.program.unet import PRESETS, UNet, UNetConfig, fourier_features, timestep_embedding
+from tinyddpm.program.features import fourier_features, noise_if_extreme, timestep_embedding
+from tinyddpm.program.unet import PRESETS, UNet, UNetConfig
 
 sides = st.integers(1, 3)
 SMALL = UNetConfig(width=8, multipliers=(1, 2), groups=4)
@@ -220,6 +221,26 @@ def test_a_network_that_is_shown_waves_takes_any_image_and_gradients_reach_it():
     y = network(x, np.array([1, 9]))
     assert y.shape == x.shape and gradients(y.sum(), [x])[0].any()
     assert differ(y, network(x.data + 1 / 255, np.array([1, 9])))
+
+
+def test_noise_if_extreme_is_the_noise_where_the_pixel_is_black_or_white_whatever_the_noise():
+    log_snr, noise = np.array([13.0, 4.0, 0.0, -6.0]), images(4, 5, 3, 2, dtype=np.float64) % 3
+    signal, sigma = ((1 / (1 + np.exp(a)))[:, None, None, None] ** 0.5 for a in (-log_snr, log_snr))
+    for k, extreme in enumerate((-1, 1)):
+        x = there(signal * extreme + sigma * to_numpy(noise))
+        shown = noise_if_extreme(Tensor(x), log_snr).data[..., 2 * k : 2 * k + 2]
+        np.testing.assert_allclose(to_numpy(shown), to_numpy(noise), rtol=1e-9)
+    assert (to_numpy(noise_if_extreme(Tensor(there(np.zeros((1, 1, 1, 1)))), [20.0]).data) == [[[[4, -4]]]]).all()
+
+
+def test_a_network_that_is_shown_extremes_reads_the_log_snr_at_its_time():
+    config = UNetConfig(width=8, multipliers=(1, 2), groups=4, extremes=True, T=3)
+    one, other, x = awake(UNet(config)), awake(UNet(config)), images()
+    with pytest.raises(ValueError, match="must be told the log-SNR"):
+        one(x, np.array([1, 3]))
+    one.log_snr, other.log_snr = ((np.arange(1, 4), np.array(levels)) for levels in ([5, 0, -5], [5, 3, -5]))
+    assert not differ(one(x, np.array([1, 3])), other(x, np.array([1, 3])))
+    assert differ(one(x, np.array([2, 2])), other(x, np.array([2, 2])))
 
 
 # ==== what is refused ====
