@@ -32,11 +32,13 @@ def parser():
     which = drawing.add_mutually_exclusive_group()
     which.add_argument("--labels", type=_integers, help="labels to go through in turn, e.g. 0,1,2")
     which.add_argument("--label", type=int, dest="labels", help="one label for all")
-    drawing.add_argument("--guidance", type=float, default=1.0, help="guidance scale towards the labels (default 1)")
+    drawing.add_argument("--guidance", type=float, help="guidance scale towards the labels (default 1.5; 1: none)")
     drawing.add_argument("--guidance-interval", type=_interval, help="LOW,HIGH: the t at which to guide (default all)")
-    drawing.add_argument("--sampler", choices=SAMPLERS, default="ancestral", help="(default ancestral)")
-    drawing.add_argument("--steps", type=at_least(1), help="timesteps to visit (default 100)")
-    drawing.add_argument("--spacing", choices=SPACINGS, default="t", help="in what they are evenly spaced (default t)")
+    drawing.add_argument("--sampler", choices=SAMPLERS, help=f"(default {_defaults('default_sampler')})")
+    drawing.add_argument("--steps", type=at_least(1), help=f"timesteps to visit (default {_defaults('default_steps')})")
+    drawing.add_argument(
+        "--spacing", choices=SPACINGS, help=f"in what they are even (default {_defaults('default_spacing')})"
+    )
 
     default = Config()
     train = commands.add_parser("train", parents=[shared, data], help="train a model")
@@ -92,6 +94,11 @@ def parser():
     plot.add_argument("--out", help="where to draw (default: plots/ in the run's folder)")
     plot.add_argument("--images", type=at_least(2), default=500, help="test images at most (default 500)")
 
+    check = commands.add_parser("check", help="the identities of the diffusion, on anyone's code")
+    check.add_argument("adapter", metavar="package.module:factory", help="what returns an Adapter, or several")
+    check.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    check.add_argument("--examples", type=at_least(1), default=100, help="for each identity (default 100)")
+
     profile = commands.add_parser("profile", help="where the time of a training step goes, op by op")
     profile.add_argument("--preset", choices=PRESETS, default="small", help="size of the network")
     profile.add_argument("--batch", type=at_least(1), default=default.batch, help=f"(default {default.batch})")
@@ -100,12 +107,13 @@ def parser():
 
 
 def _defaults(attribute):
-    """What each diffusion accepts or takes by default, in words."""
+    """What the first diffusion accepts or takes by default, in words, and each other one that differs from it."""
     from tinyddpm.program.diffusions import DIFFUSIONS
 
     found = {name: getattr(diffusion, attribute) for name, diffusion in DIFFUSIONS.items()}
-    words = {name: value if isinstance(value, str) else " or ".join(value) for name, value in found.items()}
-    return ", ".join(f"{value} for {name}" for name, value in words.items())
+    words = {name: " or ".join(value) if isinstance(value, tuple) else value for name, value in found.items()}
+    first = next(iter(words.values()))
+    return "; ".join([str(first), *(f"{value} for {name}" for name, value in words.items() if value != first)])
 
 
 def at_least(low):

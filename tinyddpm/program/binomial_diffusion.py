@@ -28,7 +28,8 @@ class BinomialDiffusion:
     # carries a fortieth of the bound, and training on them is wasted; under "even", a twelfth.
     schedules, default_schedule = SCHEDULES, "even"
     loss_weights = ("simple",)
-    samplers, sampler_for_few_steps = {"ancestral": lambda: binomial.ancestral_step}, "ancestral"
+    samplers = {"ancestral": lambda: binomial.ancestral_step}
+    default_sampler, default_steps, default_spacing = "ancestral", 100, "t"
     loss_name = simple_loss_name = "cross entropy, nats a pixel"
     continuous_time, unet = False, {}
 

@@ -44,7 +44,7 @@ class GaussianDiffusion:
     predictions = ("v", "eps", "x0")  # the first is the default
     schedules, default_schedule = SCHEDULES, "fine_cosine"
     loss_weights = tuple(TRAINING_WEIGHTS)
-    samplers, sampler_for_few_steps = SAMPLERS, "ddim"
+    samplers, default_sampler, default_steps, default_spacing = SAMPLERS, "sde_dpm_solver", 20, "t"
     loss_name = "mean squared error"
     simple_loss_name = r"$\|\epsilon - \hat\epsilon\|^2$ / d"
     continuous_time = False

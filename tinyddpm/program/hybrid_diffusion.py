@@ -24,6 +24,7 @@ class HybridDiffusion(GaussianDiffusion):
     """
 
     loss_weights = ("simple",)
+    default_sampler, default_steps = "ancestral", 100  # the one that takes the learned variance
     unet = {**GaussianDiffusion.unet, "outputs": 2}
 
     def __init__(self, schedule, prediction="v", loss_weight="simple", gamma=None):

@@ -221,9 +221,8 @@ def _training_bar(trainer, steps, minutes):
 def _draw_progress(folder, trainer):
     """A grid of samples from the averaged weights, into the run's folder."""
     with trainer.averaged() as model:
-        sampler = model.diffusion.sampler_for_few_steps
-        labels, steps = class_labels(trainer.config, 40), min(25, model.schedule.T)
-        images = model.sample(40, labels, sampler=sampler, steps=steps, seed=1, progress=None)
+        labels, steps = class_labels(trainer.config, 40), min(20, model.schedule.T)
+        images = model.sample(40, labels, steps=steps, seed=1, progress=None)
     plots.save_png(folder / f"samples-{trainer.steps_done:06d}.png", plots.grid(images, 10))
 
 

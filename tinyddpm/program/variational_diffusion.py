@@ -27,7 +27,7 @@ class VariationalDiffusion(GaussianDiffusion):
     """
 
     predictions, loss_weights = ("eps",), ("bound",)
-    default_schedule = "even_log_snr"
+    default_schedule, default_spacing = "even_log_snr", "angle"
     continuous_time = True
     unet = {**GaussianDiffusion.unet, "T": None}  # times are in [0, 1]
 
