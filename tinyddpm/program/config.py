@@ -109,7 +109,7 @@ class Config:
     def of(cls, data, **options):
         """The configuration for these data; options: any other fields. A `classes` of 0 hides the labels."""
         own = {"data": data.name, "fingerprint": _fingerprint(data.train), "image": data.image, "classes": data.classes}
-        if data.classes:
+        if data.classes and options.get("classes", data.classes) == data.classes:
             own["class_shares"] = np.bincount(data.train.labels, minlength=data.classes) / len(data.train)
         return cls(**{**own, **options})
 

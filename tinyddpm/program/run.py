@@ -67,14 +67,15 @@ def train_run(
             raise FileExistsError(f"{path.parent} holds a run: go on with it (resume), or take another folder")
         if resume:
             config = replace(read(path)[0], data=data.name, fingerprint=config.fingerprint, **options)
-        trainer = Trainer(config, data.train, compute, **own)
+        trainer, back = Trainer(config, data.train, compute, **own), False
         if resume:
             trainer.restore(path)
-            trainer.rewind(steps)
+            back = trainer.rewind(steps)
         parameters = sum(p.size for p in trainer.parameters)
         print(
             f"{trainer.config.data}: {len(data.train)} images of {' x '.join(map(str, data.image))}; a network of "
-            f"{parameters:,} parameters ({trainer.config.preset}); {compute}; from step {trainer.steps_done}",
+            f"{parameters:,} parameters ({trainer.config.preset}); {compute}; from step {trainer.steps_done}"
+            + (", before its learning rate fell" if back else ""),
             flush=True,
         )
         if path is not None:  # what the end will need is tried before the work is done

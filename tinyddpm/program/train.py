@@ -131,9 +131,10 @@ class Trainer:
         self.rewind(steps)
         start, fall = time.monotonic(), self.config.fall
         while True:
-            done = self.steps_done / steps if minutes is None else (time.monotonic() - start) / (60 * minutes)
-            if done >= 1:
+            done, amount = (self.steps_done, steps) if minutes is None else (time.monotonic() - start, 60 * minutes)
+            if done >= amount:
                 break
+            done /= amount
             if done > 1 - fall and self.before_fall is None:
                 self.before_fall = self._state()
             self.factor = 1.0 if self.before_fall is None else (1 - done) / fall
@@ -142,10 +143,12 @@ class Trainer:
         self.read_losses()
 
     def rewind(self, steps=None):
-        """Go back to the state before the learning rate fell, unless as many as `steps` steps are done already."""
-        if self.before_fall is not None and (steps is None or self.steps_done < steps):
-            self._set_state(self.before_fall)
-            self.before_fall = None
+        """Go back to the state before the learning rate fell, unless as many as `steps` steps are done. Whether it did."""
+        if self.before_fall is None or (steps is not None and self.steps_done >= steps):
+            return False
+        self._set_state(self.before_fall)
+        self.before_fall = None
+        return True
 
     @contextlib.contextmanager
     def averaged(self):

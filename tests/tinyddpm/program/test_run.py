@@ -29,7 +29,7 @@ def test_a_run_is_saved_and_goes_on_where_it_stopped(finished, squares, capsys):
     trainer, _ = run.train_run(td.load_data(squares), Compute(), finished, steps=6, resume=True)
     assert trainer.steps_done == 6 and len(trainer.losses) == 6
     out = capsys.readouterr().out
-    assert "from step 4" in out and "images/s" in out
+    assert "from step 3, before its learning rate fell" in out and "images/s" in out
 
 
 def test_a_run_is_never_overwritten(finished, squares):
@@ -90,7 +90,7 @@ def test_samples_as_arrays(finished, tmp_path):
         np.testing.assert_array_equal(f["labels"], [0, 2, 0, 2, 0])
     command("sample", finished, "--out", tmp_path / "y.npz", "--n", 2, "--steps", 5)
     with np.load(tmp_path / "y.npz") as f:
-        assert f.files == ["samples"]
+        assert set(f["labels"]) <= {0, 1, 2, 3}, "drawn, and said"
 
 
 def test_samples_as_a_picture(finished, tmp_path):
@@ -117,7 +117,7 @@ def test_the_command_starts_a_run_of_the_diffusion_asked_for_with_its_defaults(t
     for name, options, expected in (
         ("a", ["--diffusion", "binomial", "--timesteps", 30], {"schedule": "even", "prediction": "logit", "T": 30}),
         ("b", ["--diffusion", "binomial", "--schedule", "cosine"], {"schedule": "cosine", "prediction": "logit"}),
-        ("c", ["--prediction", "eps"], {"diffusion": "gaussian", "schedule": "cosine", "prediction": "eps"}),
+        ("c", ["--prediction", "eps"], {"diffusion": "gaussian", "schedule": "fine_cosine", "prediction": "eps"}),
         ("d", ["--loss-weight", "min-snr", "--min-snr-gamma", 3], {"loss_weight": "min-snr", "min_snr_gamma": 3.0}),
     ):
         asked = ["--data", squares, "--steps", 0, "--batch", 8, "--preset", "tiny", *options]
