@@ -28,9 +28,9 @@ export function sample(panel, python, about) {
 
   function command() {
     const { n, label, seed, steps, sampler, guidance } = task.fields();
-    const labelled = label >= 0 ? ` --label ${label} --guidance ${guidance}` : "";
+    const labelled = label >= 0 ? ` --label ${label}` : "";
     document.getElementById("command").textContent =
-      `tinyddpm sample demo/page/digits.npz --out digits.png --n ${n} --seed ${seed} --steps ${steps} --sampler ${sampler}${labelled}`;
+      `tinyddpm sample demo/page/digits.npz --out digits.png --n ${n} --seed ${seed} --steps ${steps} --sampler ${sampler} --guidance ${guidance}${labelled}`;
   }
 
   const task = new Task(panel, python, "sample", { begin: () => (chain = []), show });

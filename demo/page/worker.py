@@ -89,10 +89,10 @@ def _image_and_noise(image, seed):
 
 
 def sample(n, label, seed, steps, sampler, guidance):
-    """The reverse process of n images, step by step, and last what the command line would have drawn. label: or -1."""
+    """The reverse process of n images, step by step, and last what the command line would have drawn. label: -1 for any."""
     labels = model().labels(label, n) if label >= 0 else None
     began = time.perf_counter()
-    for t, xt, x0_hat in model().chain(np.arange(n), labels, guidance if label >= 0 else 1.0, sampler, steps, seed):
+    for t, xt, x0_hat in model().chain(np.arange(n), labels, guidance, sampler, steps, seed):
         yield {"t": t, "xt": shown(xt), "x0_hat": shown(x0_hat), "seconds": time.perf_counter() - began}
 
 
