@@ -5,6 +5,7 @@ nats (theory/flow.py). Then both send x_0 in L_0 nats. The noise of x_1 is what 
 """
 
 import copy
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,8 +53,9 @@ def flow_likelihood(model, images, labels=None, steps=40, probes=2, seed=0, batc
     """The likelihood of uint8 `images` (N, H, W) by the probability flow of `model`, and the bound: a `Likelihood`.
 
     labels, options: as `evaluate` takes them; x0_hat is clipped on the flow as in the bound. steps: of Runge-Kutta from the log-SNR of t = 1 to that of T, each of
-    4 (1 + 2 probes) calls of the network, in float64, which central differences need. probes: random signs for
-    Hutchinson's estimate of the divergence, at least 2.
+    4 (1 + 2 probes) calls of the network, in float64, which central differences need. probes: how many estimates of the
+    divergence, at least 2, each with new random signs at every point of the path. The standard errors do not know the
+    error of the steps: double them to see it. A network that is shown waves and was trained for minutes needs many.
     """
     steps, probes, batch = whole("steps", steps, 1), whole("probes", probes, 2), whole("batch", batch, 1)
     bound = evaluate(model, images, labels, seed=seed, batch=batch, progress=progress, **options)
@@ -68,10 +70,14 @@ def flow_likelihood(model, images, labels=None, steps=40, probes=2, seed=0, batc
         told = None if labels is None else np.asarray(labels)[rows]
         x0, noise = model.x0(images[rows]), model.noise(seed, "L_0", 0, rows)
         denoise = clipped(precise.diffusion.at_log_snr(precise.denoiser(told)), clip)
-        signs = [2.0 * (model.noise(seed, "probe", probe, rows) > 0) - 1 for probe in range(probes)]
+        calls = itertools.count()
 
-        def log_prob(z, denoise=denoise, signs=signs):
-            return flow_log_prob_estimates(denoise, z, high, low, steps, signs)
+        def draw(calls=calls, rows=rows):
+            call = probes * next(calls)
+            return [2.0 * (model.noise(seed, "probe", call + p, rows) > 0) - 1 for p in range(probes)]
+
+        def log_prob(z, denoise=denoise, draw=draw):
+            return flow_log_prob_estimates(denoise, z, high, low, steps, draw)
 
         with enough_memory("the flow", len(rows)):
             noised.append(nn.to_numpy(noised_nll(log_prob, x0.astype(np.float64), high, noise.astype(np.float64))))

@@ -39,10 +39,12 @@ def flow_log_prob(denoise, x, start, end, steps, log_prob=STANDARD_NORMAL.log_pr
 def flow_log_prob_estimates(denoise, x, start, end, steps, probes, log_prob=STANDARD_NORMAL.log_prob):
     """One estimate of `flow_log_prob` for each of P probes: (P, N). (Grathwohl et al. 2019, FFJORD; E42)
 
-    probes: (P, N, ...), random signs of x's dtype. Each estimate is unbiased; so the mean over probes is, with the
-    standard error std / sqrt(P).
+    probes: (P, N, ...), random signs of x's dtype, or a function draw() of such. The path does not depend on them. So
+    each estimate is unbiased, and the mean over probes is, with the standard error std / sqrt(P). With new ones at every
+    point of the path the errors average out along it.
     """
-    rates = log_prob_rates(denoise, lambda velocity, x: divergence_estimates(velocity, x, probes))
+    draw = probes if callable(probes) else lambda: probes
+    rates = log_prob_rates(denoise, lambda velocity, x: divergence_estimates(velocity, x, draw()))
     x_end, growth = integrate(rates, x, start, end, steps)
     return log_prob(x_end) + growth
 
