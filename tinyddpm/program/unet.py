@@ -120,7 +120,7 @@ class UNet(Module):
     Returns a Tensor like x, of config.outputs times the channels. Its last convolution starts at zero, so an untrained network predicts exactly zero.
     A conditional network (config.classes = K > 0) takes labels 0..K-1, or K, the null class, for "no label".
     A height or width that the down-samplings do not divide is padded with zeros, and what was added is cut off again.
-    With config.extremes it must be told the log-SNR of x at some times t, ascending: log_snr, two arrays (times,
+    With config.fourier or config.extremes it must be told the log-SNR of x at some times t, ascending: log_snr, two arrays (times,
     log-SNRs). A `Model` tells it.
     A subclass may have blocks of another class than ResidualBlock, called alike: `block = MyBlock`.
     """
@@ -172,12 +172,7 @@ class UNet(Module):
         t, labels = nn.to_numpy(t), None if labels is None else nn.to_numpy(labels)  # the host checks indices
         self._check(x, t, labels)
         embedding = self._embed(t, labels, x.xp, x.dtype)
-        shown = fourier_features(x, self.config.fourier) if self.config.fourier else x
-        if self.config.extremes:
-            if self.log_snr is None:
-                raise ValueError("a network that is shown extremes must be told the log-SNR of its input: log_snr")
-            shown = nn.concatenate([shown, noise_if_extreme(x, np.interp(t, *self.log_snr))])
-        x = shown
+        x = self._shown(x, t)
         _, height, width, _ = x.shape
         factor = 2 ** (len(self.config.multipliers) - 1)
         if height % factor or width % factor:
@@ -198,6 +193,17 @@ class UNet(Module):
             h = stage(h if isinstance(stage, Upsample) else nn.concatenate([h, skips.pop()]), embedding)
         y = self.last(self.norm(h))
         return y if y.shape[1:3] == (height, width) else y[:, :height, :width]
+
+    def _shown(self, x, t):
+        """What the first convolution sees: x, and the views of it that the configuration asks for."""
+        fourier, extremes = self.config.fourier, self.config.extremes
+        if not (fourier or extremes):
+            return x
+        if self.log_snr is None:
+            raise ValueError("a network that is shown waves or extremes must be told the log-SNR of its input: log_snr")
+        log_snr = np.interp(t, *self.log_snr)
+        views = [fourier_features(x, fourier, log_snr)] if fourier else []
+        return nn.concatenate([x, *views, *([noise_if_extreme(x, log_snr)] if extremes else [])])
 
     def _embed(self, t, labels, xp, dtype):
         """silu of the embedding of timestep and class, which every residual block projects: (N, 4 width)."""

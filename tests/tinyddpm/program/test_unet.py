@@ -205,17 +205,30 @@ def test_all_timesteps_are_told_apart():
 
 def test_at_the_highest_frequency_all_grey_levels_look_alike_and_what_lies_between_them_does_not():
     levels = 2 * np.arange(256.0).reshape(1, 16, 16, 1) / 255 - 1
-    x, *waves = to_numpy(fourier_features(Tensor(there(levels)), 3).data).transpose(3, 0, 1, 2)[..., None]
-    np.testing.assert_array_equal(x, levels)
-    between = fourier_features(Tensor(there(levels + 0.5 / 255)), 3)
+    waves = to_numpy(fourier_features(Tensor(there(levels)), 3, [60.0]).data).transpose(3, 0, 1, 2)[..., None]
+    between = fourier_features(Tensor(there(levels + 0.5 / 255)), 3, [60.0])
     np.testing.assert_allclose(waves[0], 0, atol=1e-9)
     np.testing.assert_allclose(waves[1], -1, atol=1e-9)
-    np.testing.assert_allclose(to_numpy(between.data)[..., 1:3], [[[[-1, 0]] * 16] * 16], atol=1e-9)
+    np.testing.assert_allclose(to_numpy(between.data)[..., :2], [[[[-1, 0]] * 16] * 16], atol=1e-9)
     assert (np.abs(np.diff(waves[2], axis=2)) > 1.9).all(), "an octave below, a level is half a period"
+
+
+def test_waves_are_damped_to_what_the_noise_leaves_of_them_in_the_mean():
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    sigma = np.array([0.001, 0.002, 0.004])
+    shape = (3, 1, 1, 1)
+    x = 0.3 + sigma[:, None] * nodes  # the mean over the noise, by quadrature, of waves that are not damped
+    damped = to_numpy(fourier_features(Tensor(there(np.full(shape, 0.3))), 3, np.log(1 / sigma**2 - 1)).data)
+    for k in range(3):
+        frequency = 2 * np.pi * 127.5 / 2**k
+        for i, wave in enumerate((np.sin, np.cos)):
+            mean = wave(frequency * x) @ weights / weights.sum()
+            np.testing.assert_allclose(damped[:, 0, 0, 2 * k + i], mean, atol=1e-9)
 
 
 def test_a_network_that_is_shown_waves_takes_any_image_and_gradients_reach_it():
     network = awake(UNet(UNetConfig(2, width=8, multipliers=(1, 2), groups=4, fourier=2)))
+    network.log_snr = np.array([1, 9]), np.array([13.0, 12.0])
     assert network.first.weight.shape[2] == 2 * (1 + 2 * 2)
     x = Tensor(images(2, 7, 5, 2), requires_grad=True)
     y = network(x, np.array([1, 9]))
