@@ -132,6 +132,7 @@ for shift, (name, of_forms) in zip((-0.2, 0.2), variances.items(), strict=True):
 left.set(
     xticks=range(4), xticklabels=of_forms, yscale="log", ylabel="variance, nats^2", title="four forms, one path each"
 )
+left.tick_params(axis="y", which="minor", labelleft=False)
 left.legend(fontsize=8)
 bars = right.bar(list(spread), list(spread.values()), color=["C0", "C1", "C2"])
 right.bar_label(bars, fmt="%.1e", fontsize=8)
