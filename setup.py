@@ -32,5 +32,8 @@ setup(
         "bench": ["torch>=2.4"],
         "mutation": ["mutmut>=3.6"],
     },
-    entry_points={"console_scripts": ["tinyddpm = tinyddpm.program.cli:main"]},
+    entry_points={
+        "console_scripts": ["tinyddpm = tinyddpm.program.cli:main"],
+        "pytest11": ["tinyddpm = tinyddpm.properties.plugin"],
+    },
 )

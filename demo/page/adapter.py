@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from tinyddpm.properties import Adapter
 
-class Mine:
+
+class Mine(Adapter):
     """A diffusion of T = 10 steps, written from the equations. Change a line, and check."""
 
     predictions = ("eps", "x0")  # what it converts between

@@ -1,12 +1,9 @@
 """The demos about theory run as their first lines say, each as a program of its own."""
 
 import ast
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,20 +37,3 @@ def test_a_schedule_is_learned_whose_estimate_varies_less(tmp_path):
     assert (tmp_path / "learned_schedule.png").exists()
     slopes = [line.partition(": ")[2] for line in printed.splitlines() if "differentiat" in line]
     assert len(slopes) == 2 and slopes[0] == slopes[1]
-
-
-@pytest.mark.skipif(
-    not (importlib.util.find_spec("diffusers") and importlib.util.find_spec("torch")),
-    reason="demo/check_diffusers.py is about diffusers, which is not installed: pip install diffusers torch",
-)
-def test_the_schedulers_of_diffusers_are_checked():
-    printed = run([command for command in documented("check_diffusers.py") if "--size" in command][0])
-    assert "identities hold" in printed
-
-
-def test_without_diffusers_that_demo_says_what_to_install():
-    if importlib.util.find_spec("diffusers"):
-        pytest.skip("diffusers is installed")
-    command = documented("check_diffusers.py")[0].split()
-    result = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 1 and "pip install diffusers torch hypothesis" in result.stderr

@@ -4,6 +4,7 @@ The errors of the library say what is wrong; flags are named here and in argumen
 """
 
 import contextlib
+import json
 import os
 import shlex
 import shutil
@@ -42,14 +43,13 @@ def answered(command, *arguments):
         MemoryError,
     )
     try:
-        command(*arguments)
+        return command(*arguments) or 0
     except expected as error:
         print(f"tinyddpm: error: {error}{_hint(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("tinyddpm: stopped", file=sys.stderr)
         return 130
-    return 0
 
 
 def _hint(error):
@@ -204,6 +204,22 @@ def _plot(arguments):
         print(path)
 
 
+def _check(arguments):
+    """Print what became of each identity; the status is 1 where one fails."""
+    from tinyddpm.properties import AdapterError, check, load_adapters
+
+    try:
+        reports = [(repr(adapter), check(adapter, arguments.examples)) for adapter in load_adapters(arguments.adapter)]
+    except (AdapterError, TypeError, ImportError) as error:  # ImportError: of hypothesis
+        raise ValueError(str(error)) from error
+    if arguments.json:
+        print(json.dumps([{"adapter": name, "results": report.rows()} for name, report in reports], indent=2))
+    else:
+        for name, report in reports:
+            print(f"{name}\n{report}")
+    return 0 if all(report.passed for _, report in reports) else 1
+
+
 def _profile(arguments):
     from tinyddpm.data.files import check_folder
     from tinyddpm.program import plots
@@ -219,7 +235,14 @@ def _profile(arguments):
     profile_step(Config(preset=arguments.preset, batch=arguments.batch), arguments.out)
 
 
-COMMANDS = {"train": _train, "sample": _sample, "evaluate": _evaluate, "plot": _plot, "profile": _profile}
+COMMANDS = {
+    "train": _train,
+    "sample": _sample,
+    "evaluate": _evaluate,
+    "plot": _plot,
+    "profile": _profile,
+    "check": _check,
+}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 The functions have the names of their Gaussian counterparts in forward.py, reverse.py and bound.py. The schedules are
 the same: beta_t is the probability that a bit is replaced by a fair coin. A bit is 0.0 or 1.0. A model is
 `denoise(xt, t) -> x0_hat`, the probability that each bit of x_0 is 1. Where the Gaussian functions take standard
-normal noise, these take `uniform`, noise uniform in [0, 1). Next: properties/checks.py.
+normal noise, these take `uniform`, noise uniform in [0, 1). Next: properties/adapter.py.
 """
 
 import math

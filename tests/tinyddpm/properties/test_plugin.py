@@ -1,0 +1,118 @@
+"""The plugin of pytest and the command: each identity by itself, and a status that says whether all hold."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tinyddpm.program.cli import main
+from tinyddpm.properties import IDENTITIES
+
+ROOT = Path(__file__).resolve().parents[3]
+ADAPTERS = """
+    import numpy as np
+    from tinyddpm import NoiseSchedule
+    from tinyddpm.properties import Adapter
+
+    class Right(Adapter):
+        alpha_bar = NoiseSchedule.linear(5).alpha_bar
+
+        def q_sample(self, x0, t, noise):
+            return self.alpha_bar[t] ** 0.5 * x0 + (1 - self.alpha_bar[t]) ** 0.5 * noise
+
+    class Wrong(Right):
+        def q_sample(self, x0, t, noise):
+            return self.alpha_bar[t] ** 0.5 * x0 + (1 - self.alpha_bar[t]) * noise
+
+    def both():
+        return [Right(), Wrong()]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "mine_for_the_plugin.py").write_text(textwrap.dedent(ADAPTERS))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine_for_the_plugin", raising=False)
+    return tmp_path
+
+
+def pytest_in(folder, *arguments):
+    """What pytest prints there, with this plugin and that of hypothesis and no others."""
+    plugins = ["-p", "tinyddpm.properties.plugin", "-p", "_hypothesis_pytestplugin", "-p", "no:cacheprovider"]
+    env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+    command = [sys.executable, "-m", "pytest", "-q", "-rfs", *plugins, *arguments]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+
+
+def test_a_decorated_test_is_one_for_each_identity_and_the_fault_is_named(folder):
+    lines = """
+        from mine_for_the_plugin import Right, Wrong
+        from tinyddpm.properties import diffusion_identities
+
+        @diffusion_identities(Right())
+        def test_right(): ...
+
+        @diffusion_identities(Wrong(), max_examples=30)
+        def test_wrong(): ...
+    """
+    (folder / "test_mine.py").write_text(textwrap.dedent(lines))
+    done = pytest_in(folder)
+    assert done.returncode == 1, done.stdout
+    assert f"1 failed, 5 passed, {2 * len(IDENTITIES) - 6} skipped" in done.stdout
+    assert "test_wrong[E2 marginal]" in done.stdout and "Falsifying example" in done.stdout
+    assert "the adapter has no method for it" in done.stdout
+    assert (folder / ".hypothesis" / "examples").exists()  # hypothesis keeps the failure, and tries it first again
+
+
+def test_the_example_of_the_readme_passes(folder):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    (example,) = [block for block in blocks if "diffusion_identities" in block]
+    (folder / "test_mine.py").write_text("import numpy as np\n" + example)
+    done = pytest_in(folder)
+    assert done.returncode == 0 and f"5 passed, {len(IDENTITIES) - 5} skipped" in done.stdout, done.stdout
+
+
+def test_the_option_needs_no_file_of_tests(folder):
+    (folder / "test_another.py").write_text("def test_another(): assert False")
+    done = pytest_in(folder, "--diffusion-identities", "mine_for_the_plugin:both")
+    assert f"1 failed, 5 passed, {2 * len(IDENTITIES) - 6} skipped" in done.stdout
+    assert "mine_for_the_plugin:both[1] E2 marginal" in done.stdout and "test_another" not in done.stdout
+    assert "has no no_such" in pytest_in(folder, "--diffusion-identities", "mine_for_the_plugin:no_such").stderr
+
+
+def test_the_command_prints_a_table_and_its_status_says_whether_all_hold(folder, capsys):
+    assert main(["check", "mine_for_the_plugin:Right", "--examples", "20"]) == 0
+    printed = capsys.readouterr().out
+    assert "holds       E2 marginal" in printed and "fails" not in printed
+    assert main(["check", "mine_for_the_plugin:both", "--examples", "20"]) == 1
+    assert "fails       E2 marginal" in capsys.readouterr().out
+
+
+def test_the_command_prints_json(folder, capsys):
+    assert main(["check", "mine_for_the_plugin:Wrong", "--examples", "20", "--json"]) == 1
+    (one,) = json.loads(capsys.readouterr().out)
+    found = {row["name"]: row for row in one["results"]}
+    assert list(found) == [identity.name for identity in IDENTITIES]
+    assert found["E2 marginal"]["status"] == "fails" and "expected" in found["E2 marginal"]["words"]
+    assert found["E1 step"] == {**found["E1 step"], "status": "not checked", "example": None, "words": None}
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("mine_for_the_plugin", "name an adapter as package.module:factory"),
+        ("no_such_module:X", "cannot import no_such_module"),
+        ("mine_for_the_plugin:no_such", "mine_for_the_plugin has no no_such"),
+        ("mine_for_the_plugin:np.pi", "must give an Adapter or several, got float"),
+    ],
+)
+def test_a_name_that_leads_to_no_adapter_is_an_error_in_one_line(folder, capsys, name, words):
+    assert main(["check", name]) == 1
+    assert words in capsys.readouterr().err
