@@ -129,7 +129,7 @@ def test_what_is_no_data_no_network_no_schedule_and_no_folder_is_named(data, opt
 
 def test_none_is_the_default_of_schedule_network_and_loss_weight():
     model = td.train(SQUARES, steps=0, schedule=None, network=None, loss_weight=None, **OPTIONS)
-    assert (model.config.schedule, model.config.preset, model.config.loss_weight) == ("cosine", "tiny", "simple")
+    assert (model.config.schedule, model.config.preset, model.config.loss_weight) == ("fine_cosine", "tiny", "simple")
 
 
 class Two(nn.Module):
