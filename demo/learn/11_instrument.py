@@ -127,7 +127,7 @@ recall = [recall for _, recall in found.values()]
 assert small(recall[1] < recall[2] < recall[0], True)  # a high scale leaves out much of the data
 
 # %%
-fig, axes = plt.subplots(len(rows), 1, figsize=(6.8, 0.68 * len(rows)))
+fig, axes = plt.subplots(len(rows), 1, figsize=(8, 0.7 * len(rows)))
 for ax, (name, images) in zip(axes, rows.items(), strict=True):
     ax.imshow(grid(images, 10), cmap="gray", vmin=0, vmax=255)
     ax.set_xticks([])
