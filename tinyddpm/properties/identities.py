@@ -10,6 +10,8 @@ import numpy as np
 from tinyddpm.properties.adapter import as_numpy, ask, shaped
 from tinyddpm.properties.cases import VARIANCES, at, identity
 
+__all__ = []  # the decorator puts each into IDENTITIES
+
 # ---- the tables ----
 
 

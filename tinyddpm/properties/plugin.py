@@ -8,6 +8,7 @@ skipped. Installing tinyddpm installs this plugin. Next: data/images.py.
 """
 
 import functools
+import re
 
 from tinyddpm.properties.cases import IDENTITIES, disagreement
 from tinyddpm.properties.checks import cases, hypothesis
@@ -51,7 +52,7 @@ def examine(identity, adapters, where, settings):
             pytest.skip("the adapter has no method for it")
         assert words is None, f"{identity.name}: {identity.statement}\n{words}"
 
-    holds.__name__ = holds.__qualname__ = f"{where} {identity.name}"
+    holds.__name__ = holds.__qualname__ = re.sub(r"\W+", "_", f"{where} {identity.name}")
     given = {"deadline": None, **settings}
     given["max_examples"] = min(identity.most, given.get("max_examples", h.settings().max_examples))
     drawn = adapters if isinstance(adapters, st.SearchStrategy) else st.just(adapters)

@@ -140,7 +140,7 @@ def variance_times_noise(self, x0_hat, xt, t, noise):
 
 
 def direction_without_sigma(self, x0_hat, xt, t, noise):
-    before = Own(self.schedule, ddim_step).step(x0_hat, xt, t, noise)
+    before = Own(self.schedule, lambda: ddim_step).step(x0_hat, xt, t, noise)
     return before + Own.step(self, x0_hat, xt, t, noise) - Own.step(self, x0_hat, xt, t, 0 * noise)
 
 
