@@ -14,7 +14,7 @@ import torch
 
 from tinyddpm.properties import Adapter
 
-__all__ = ["DDPM", "DDIM", "Sampler", "adapters", "NAME", "VERSION"]
+__all__ = ["DDPM", "DDIM", "Sampler", "adapters", "NAME", "VERSION", "FINDINGS"]
 
 NAME, VERSION = "diffusers", diffusers.__version__
 
@@ -119,7 +119,8 @@ class Sampler(Scheduler):
         x, states = x_T, []
         for timestep, level in zip(self.scheduler.timesteps, self.at, strict=False):
             t = len(self.alpha_bar) - 1 - len(states)
-            self.scheduler.scale_model_input(x, timestep)
+            if hasattr(self.scheduler, "scale_model_input"):
+                self.scheduler.scale_model_input(x, timestep)  # for the model, which is asked by alpha_bar here
             x = self.call(self.output(denoise(x, level), x, level), timestep, x, noise(t)).prev_sample
             states.append(x)
             if self.waits(len(states)):
@@ -135,7 +136,9 @@ class Sampler(Scheduler):
 
 def sampler(name, order=1, solver=None, steps=1000, **options):
     claims = {"eta": 0.0, "solver": solver, "order": order}
-    claims |= {key: options.pop(key) for key in ("coordinates", "starts_at_T", "eta") if key in options}
+    claims |= {
+        key: options.pop(key) for key in ("coordinates", "starts_at_T", "eta", "zero_terminal_snr") if key in options
+    }
     return Sampler(name, steps, claims, **options)
 
 
@@ -162,7 +165,38 @@ def adapters():
         sampler("EulerAncestralDiscreteScheduler", solver="ddim", order=None, eta=1.0, **sigma),
         sampler("HeunDiscreteScheduler", solver="heun", order=2, **sigma),
         sampler("DPMSolverMultistepScheduler", solver="2m", order=2),
-        sampler("UniPCMultistepScheduler", order=2),
-        sampler("PNDMScheduler", order=2, starts_at_T=False, skip_prk_steps=True, set_alpha_to_one=True),
-        sampler("FlowMatchEulerDiscreteScheduler", solver="ddim", coordinates="flow"),
+        sampler("UniPCMultistepScheduler"),
+        sampler("PNDMScheduler", starts_at_T=False, skip_prk_steps=True, set_alpha_to_one=True),
+        sampler("FlowMatchEulerDiscreteScheduler", solver="ddim", coordinates="flow", zero_terminal_snr=True),
     ]
+
+
+FINDINGS = {  # each in five lines that use the library alone; report.py runs them
+    "DDPM with fixed_large_log gives NaN": """
+import torch
+from diffusers import DDPMScheduler
+s, x = DDPMScheduler(variance_type="fixed_large_log"), torch.zeros(1, 3, 2, 2)
+print(s.step(x, 500, x).prev_sample.flatten()[0])
+""",
+    "DDPM with fixed_large and trailing spacing ends with noise": """
+import torch
+from diffusers import DDPMScheduler
+s, x = DDPMScheduler(variance_type="fixed_large", timestep_spacing="trailing"), torch.zeros(1, 3, 64, 64)
+s.set_timesteps(30)
+print(s.step(x, s.timesteps[-1], x, generator=torch.manual_seed(0)).prev_sample.std())
+""",
+    "DDIM with linspace spacing: a step does not lead to the next timestep (x_0 is 0; the noise left, and the right one)": """
+import torch
+from diffusers import DDIMScheduler
+s = DDIMScheduler(timestep_spacing="linspace", clip_sample=False)
+s.set_timesteps(2)
+first, second = ((1 - s.alphas_cumprod[t]) ** 0.5 for t in s.timesteps)
+print(s.step(torch.ones(1), s.timesteps[0], first * torch.ones(1)).prev_sample, second)
+""",
+    "One step with linspace spacing starts at timestep 0, where there is nearly no noise": """
+from diffusers import DDPMScheduler
+s = DDPMScheduler(timestep_spacing="linspace")
+s.set_timesteps(1)
+print(s.timesteps)
+""",
+}

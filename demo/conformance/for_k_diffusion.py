@@ -55,6 +55,5 @@ def adapters():
         Sampler("sample_euler_ancestral", solver="ddim", eta=1.0),
         Sampler("sample_heun", solver="heun", order=2),
         Sampler("sample_dpm_2", solver=None, order=2),
-        Sampler("sample_lms", solver=None, order=2),
         Sampler("sample_dpmpp_2m", solver="2m", order=2),
     ]

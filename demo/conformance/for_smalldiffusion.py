@@ -55,5 +55,5 @@ def adapters():
     return [
         *(Sampler(schedule, mu=0.5) for schedule in schedules),
         *(Sampler(schedule, eta=0.0, order=1) for schedule in schedules),
-        *(Sampler(schedule, gam=2.0, eta=0.0, solver=None, order=1) for schedule in schedules),
+        *(Sampler(schedule, gam=2.0, eta=0.0, solver=None) for schedule in schedules),
     ]

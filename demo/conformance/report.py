@@ -82,7 +82,7 @@ def main():
     lines = [
         "# Conformance",
         "",
-        f"Written by `python demo/conformance/report.py --examples {arguments.examples}` on {datetime.date.today()}: "
+        f"Written by `python demo/conformance/report.py` on {datetime.date.today()}, {arguments.examples} examples each: "
         f"the {len(IDENTITIES)} identities of `tinyddpm.properties` on the samplers of other libraries. Each sampler is "
         "held to what its documentation claims; the adapters in `demo/conformance/` say what that is. *variance* is that of "
         f"the samples in {STEPS} steps, with the ideal model of data N(0, {VARIANCE}); its recursion is the same in "
