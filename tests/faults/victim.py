@@ -37,8 +37,12 @@ def train(data, out, steps, workers=1, save_seconds=0.0, picture_seconds=1e9, **
     options = {**OPTIONS, **options, "save_seconds": save_seconds, "picture_seconds": picture_seconds}
     options["resume"] = (Path(out) / RUN_FILE).exists()
     data, compute = load_data(data), Compute(workers=workers)
+
+    def go():
+        run.train_run(data, compute, out, steps, **options)
+
     print("ready", flush=True)
-    return cli.answered(lambda: run.train_run(data, compute, out, steps, **options))
+    return cli.answered(go)
 
 
 def command(arguments):
