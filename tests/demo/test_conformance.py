@@ -33,12 +33,14 @@ def test_ddpm_of_diffusers_holds_and_its_fixed_large_log_gives_no_number(monkeyp
     assert "nan" in next(result.words for result in report.results if result.identity.name == "E29 variance")
 
 
-def test_the_ops_of_other_engines_hold(monkeypatch):
+def test_the_ops_of_mygrad_hold_but_for_numbers_that_make_float32_float64(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     pytest.importorskip("mygrad")
     engines = importlib.import_module("engines")
     for name, (function, shapes) in engines.OPS.items():
-        assert engines.problems(engines.mygrad_op, function, shapes) == [], name
+        found = engines.problems(engines.mygrad_op, function, shapes)
+        assert all("the result is float64, computed from float32" in words for words in found), (name, found)
+        assert not found or name in ("divide", "square root")
 
 
 def test_a_wrong_gradient_of_another_engine_is_found(monkeypatch):
