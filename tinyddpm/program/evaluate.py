@@ -72,8 +72,9 @@ def evaluate(model, images, labels=None, draws=4, seed=0, batch=128, progress=pr
     bounds -log p(x) all the same: p(x) = sum_k p(k) p(x | k) >= p(y) p(x | y), with p(k) the model's class shares.
 
     The sum over t = 2..T is estimated, without bias, from `draws` timesteps an image, one from each part of the range;
-    half of them even in t, half even in the log-SNR (E36). It is the whole sum if `draws` is at least T - 1. choices: `variance` and `clip`, as the diffusion's `bound` takes them; ValueError if it has no such choice.
-    progress: wraps the loop over batches, as tqdm.
+    half of them even in t, half even in the log-SNR (E36). It is the whole sum if `draws` is at least T - 1. choices:
+    `variance` and `clip`, as the diffusion's `bound` takes them; ValueError if it has no such choice. progress: wraps the
+    loop over batches, as tqdm.
     """
     draws, batch = whole("draws", draws, 1), whole("batch", batch, 1)
     if len(images) < 2:

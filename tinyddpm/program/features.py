@@ -1,4 +1,4 @@
-"""What the network is shown besides the image: the time, and views of the image that make its task easier. Next: diffusions.py."""
+"""What the network is shown besides the image: the time, and views of the image that help it. Next: diffusions.py."""
 
 import numpy as np
 

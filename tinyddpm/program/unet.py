@@ -117,7 +117,8 @@ class Upsample(Module):
 class UNet(Module):
     """network(x, t, labels): x (N, H, W, C) float32 Tensor or array, t (N,), labels (N,) integers or None.
 
-    Returns a Tensor like x, of config.outputs times the channels. Its last convolution starts at zero, so an untrained network predicts exactly zero.
+    Returns a Tensor like x, of config.outputs times the channels. Its last convolution starts at zero, so an untrained
+    network predicts exactly zero.
     A conditional network (config.classes = K > 0) takes labels 0..K-1, or K, the null class, for "no label".
     A height or width that the down-samplings do not divide is padded with zeros, and what was added is cut off again.
     With config.fourier or config.extremes it must be told the log-SNR of x at some times t, ascending: log_snr, two arrays (times,
