@@ -104,20 +104,37 @@ if hasattr(os, "register_at_fork"):
 _START = "import sys; sys.path[:] = sys.argv[1:]; from nn.cpu.worker import serve; serve()"
 
 
+@contextlib.contextmanager
+def _ctrl_c_waits():
+    """A process that is started in here is not interrupted before it has a session of its own.
+
+    It inherits the blocked signal, and lets it through when it ignores it (`serve`).
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Worker:
     """One process, and the job it was sent last: sampling needs the same one many times."""
 
     def __init__(self):
         self.job = None
-        self.process = subprocess.Popen(
-            [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", _START, *_first_path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            pipesize=1 << 20,
-            start_new_session=True,  # Ctrl-C goes to all processes of a terminal's session, also those still importing
-            env={**os.environ, "VECLIB_MAXIMUM_THREADS": "1"},  # Accelerate, which threadpoolctl cannot limit
-        )
+        with _ctrl_c_waits():
+            self.process = subprocess.Popen(
+                [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", _START, *_first_path],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                pipesize=1 << 20,
+                start_new_session=True,  # Ctrl-C goes to all processes of a terminal's session
+                env={**os.environ, "VECLIB_MAXIMUM_THREADS": "1"},  # Accelerate, which threadpoolctl cannot limit
+            )
 
     def send(self, job, task):
         """Start on `task`."""
@@ -167,6 +184,8 @@ def serve():
     sys.stdout.reconfigure(line_buffering=True)  # a worker is ended without being asked what it still wanted to say
     for number in (signal.SIGINT, signal.SIGTERM):  # what stops the program is up to the caller
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     keep_freed_memory()
     job = sending.Received()
     with threadpool_limits(1, "blas"), contextlib.ExitStack() as weights:

@@ -311,8 +311,10 @@ def interrupt():
 done, interrupting = threading.Event(), threading.Thread(target=interrupt)
 signal.signal(signal.SIGINT, lambda number, frame: None)  # a caller that has its own way to stop
 interrupting.start()
-print(Parallel(2, shard=1).map(lambda network, x: 2 * x, None, np.arange(2.0)).tolist())
-done.set()
+try:
+    print(Parallel(2, shard=1).map(lambda network, x: 2 * x, None, np.arange(2.0)).tolist())
+finally:
+    done.set()
 """
 
 
