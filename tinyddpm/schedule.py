@@ -168,6 +168,13 @@ class NoiseSchedule:
         return cls(np.append(0.0, beta), np.arange(len(alpha_bar)), np.append(1.0, alpha))
 
     @classmethod
+    def from_log_snr(cls, log_snr):
+        """The schedule whose log-SNR at t = 1..T is `log_snr`, which falls."""
+        log_snr = one_dimensional("log_snr", log_snr)
+        renewed = -np.expm1(np.diff(log_snr, prepend=np.inf))  # 1 - SNR(t)/SNR(t-1)
+        return cls.from_beta(renewed / (1 + np.exp(log_snr)))
+
+    @classmethod
     def linear(cls, T, beta_start=None, beta_end=None):
         """beta on a straight line; by default from 1e-4 to 0.02 at 1000 steps, `stretched` to T. (Ho et al. 2020)"""
         return cls.from_beta(ramp(T, beta_start, beta_end, lambda start, end, u: start + (end - start) * u))
@@ -208,12 +215,19 @@ class NoiseSchedule:
         return cls.from_beta(np.minimum(beta, max_beta))
 
     @classmethod
-    def fine_cosine(cls, T):
-        """`cosine` with s = 0. At T = 1000 the first step leaves noise of a fifth of a grey level of 8-bit images.
+    def fine_cosine(cls, T, high=13.3, low=-10.0, share=0.2):
+        """A mixture of steps: `share` of them even in log-SNR from `high` to `low`, the others spread as in `cosine`, s = 0.
 
-        So L_0 nearly vanishes, which with s = 0.008 is two fifths of the bound of a small network.
+        `cosine` has few steps where the noise is small. The bound weighs all log-SNRs alike (E35), and has a large part of
+        its bits there. The default `high` leaves noise of a sixth of a grey level in 8-bit images: L_0 nearly vanishes.
         """
-        return cls.cosine(T, s=0)
+        log_snr = np.linspace(*checked_ends(high, low), 10_000)
+        if not 0 <= share <= 1:
+            raise ValueError(f"share must lie in [0, 1], got {share}")
+        angle = np.arctan(np.exp(-log_snr / 2))  # of cosine: alpha_bar = cos^2(angle), and angle is even in t
+        even, cosine = ((x - x[0]) / (x[-1] - x[0]) for x in (log_snr, angle))
+        passed = share * even + (1 - share) * cosine  # which share of the steps is done
+        return cls.from_log_snr(np.interp(np.linspace(1, 0, check_T(T))[::-1], passed, log_snr))
 
     @classmethod
     def even(cls, T, end=1e-4):
@@ -227,11 +241,8 @@ class NoiseSchedule:
 
         The default `high` leaves noise of a sixth of a grey level in 8-bit images, so that L_0 nearly vanishes.
         """
-        log_snr = np.linspace(low, high, check_T(T))[::-1]
-        if not np.inf > high > low > -np.inf:
-            raise ValueError(f"log_snr must fall: high must be above low, got {high} and {low}")
-        renewed = -np.expm1(np.diff(log_snr, prepend=np.inf))  # 1 - SNR(t)/SNR(t-1)
-        return cls.from_beta(renewed / (1 + np.exp(log_snr)))
+        high, low = checked_ends(high, low)
+        return cls.from_log_snr(np.linspace(low, high, check_T(T))[::-1])
 
 
 # ---- building blocks of the schedules ----
@@ -256,6 +267,13 @@ def stretched(beta):
     To first order this multiplies beta by 1000/T, but the result stays below 1. x_T is about as noisy for every T.
     """
     return -np.expm1(REFERENCE_T / len(beta) * np.log1p(-beta))
+
+
+def checked_ends(high, low):
+    """`high` and `low`, if the log-SNR can fall from the one to the other."""
+    if not np.inf > high > low > -np.inf:
+        raise ValueError(f"log_snr must fall: high must be above low, got {high} and {low}")
+    return high, low
 
 
 def check_T(T):

@@ -269,6 +269,35 @@ def test_the_cosine_schedule_follows_its_alpha_bar_until_the_cap():
     assert NoiseSchedule.cosine(50, s=0.1).beta[1] > schedule.beta[1]
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.7, 1.0])
+def test_the_fine_cosine_schedule_has_its_share_of_steps_even_in_log_snr_and_the_others_of_the_cosine(share):
+    T, high, low = 200, 9.0, -7.0
+    log_snr = NoiseSchedule.fine_cosine(T, high, low, share).log_snr[1:]
+    first, last = (np.arctan(np.exp(-x / 2)) for x in (high, low))
+    done = share * (high - log_snr) / (high - low)
+    done += (1 - share) * (np.arctan(np.exp(-log_snr / 2)) - first) / (last - first)
+    assert_close(done, np.linspace(0, 1, T), scale=1, rtol=1e-6)
+    assert_close(log_snr[[0, -1]], [high, low])
+
+
+def test_fine_cosine_has_finer_steps_than_the_cosine_where_the_noise_is_small():
+    fine, cosine = (-np.diff(named_schedule(name, 1000).log_snr[1:]) for name in ("fine_cosine", "cosine"))
+    assert fine.max() < 0.12 and cosine.max() > 1
+
+
+@pytest.mark.parametrize("name", ["fine_cosine", "even_log_snr"])
+@pytest.mark.parametrize("ends", [(1.0, 1.0), (-5.0, 13.0), (np.inf, 0.0), (np.nan, 0.0)])
+def test_a_log_snr_that_does_not_fall_is_refused(name, ends):
+    with pytest.raises(ValueError, match="high must be above low"):
+        SCHEDULES[name](5, *ends)
+
+
+def test_a_share_beyond_0_to_1_is_refused():
+    for share in (-0.1, 1.1, np.nan):
+        with pytest.raises(ValueError, match="share must lie in"):
+            NoiseSchedule.fine_cosine(5, share=share)
+
+
 def test_ends_that_are_given_are_taken_as_they_are():
     assert_close(NoiseSchedule.linear(5, 0.1, 0.5).beta, [0, 0.1, 0.2, 0.3, 0.4, 0.5])
     assert_close(NoiseSchedule.linear(1, 0.1, 0.5).beta, [0, 0.3])

@@ -9,7 +9,7 @@ import numpy as np
 import nn
 from tinyddpm import bound, forward, reverse
 from tinyddpm.data.images import from_model, to_model
-from tinyddpm.loss import TRAINING_WEIGHTS, importance_timesteps, l_simple, log_snr_probabilities, training_weight
+from tinyddpm.loss import TRAINING_WEIGHTS, l_simple, stratified_timesteps, training_weight
 from tinyddpm.prediction import convert, eps_from_x0, x0_from
 from tinyddpm.samplers import SAMPLERS
 from tinyddpm.schedule import SCHEDULES
@@ -44,7 +44,7 @@ class GaussianDiffusion:
     predictions = ("v", "eps", "x0")  # the first is the default
     schedules, default_schedule = SCHEDULES, "fine_cosine"
     loss_weights = tuple(TRAINING_WEIGHTS)
-    samplers, default_sampler, default_steps, default_spacing = SAMPLERS, "sde_dpm_solver", 20, "t"
+    samplers, default_sampler, default_steps, default_spacing = SAMPLERS, "sde_dpm_solver", 20, "angle"
     loss_name = "mean squared error"
     simple_loss_name = r"$\|\epsilon - \hat\epsilon\|^2$ / d"
     continuous_time = False
@@ -67,12 +67,8 @@ class GaussianDiffusion:
             self.weights = np.append(0.0, weights / weights.mean())
 
     def timesteps(self, n, rng):
-        """n timesteps to train on, stratified: (n,) in 1..T. (E36)
-
-        Nine in ten are even in t, one is even in the log-SNR. The bound has much of its weight at the smallest t, of
-        which even ones are few.
-        """
-        return importance_timesteps(log_snr_probabilities(self.schedule, 0.1), n, rng)[0]
+        """n timesteps to train on, stratified: (n,) in 1..T. (E36)"""
+        return stratified_timesteps(self.schedule.T, n, rng)[0]
 
     def around(self, network):
         """What is trained: the network, and what is learned beside it."""
