@@ -98,9 +98,9 @@ def draw(n):
 # ## Thirty seconds
 
 # %%
-steps = small(4000, 500)
+steps, points = small(4000, 500), small(2000, 500)
 optimiser, average = nn.Adam(parameters, nn.rates.cosine(3e-3, steps)), nn.EMA(parameters, 0.99)
-drawn, losses, start = {0: draw(2000)}, [], time.monotonic()
+drawn, losses, start = {0: draw(points)}, [], time.monotonic()
 for step in range(1, steps + 1):
     xt, t, v = batch_of(256)
     loss = nn.mse(network(nn.Tensor(xt), t), v)
@@ -111,17 +111,17 @@ for step in range(1, steps + 1):
     losses.append(loss.item())
     if step in (steps // 20, steps):
         average.swap()  # the mean of the last weights is steadier than the last weights
-        drawn[step] = draw(2000)
+        drawn[step] = draw(points)
         average.swap()
 print(f"{steps} steps, {time.monotonic() - start:.0f} s; loss {losses[0]:.3f}, at the end {np.mean(losses[-100:]):.3f}")
 assert abs(losses[0] - np.mean(v**2)) < 0.2  # the answer 0 has the variance of v for its loss: near 1
 
 # %%
 fig, axes = plt.subplots(1, len(drawn) + 1, figsize=(11, 2.9), sharex=True, sharey=True)
-for ax, (step, points) in zip(axes, drawn.items(), strict=False):
-    ax.scatter(*points.T, s=2, alpha=0.4, color="#30638e")
+for ax, (step, found) in zip(axes, drawn.items(), strict=False):
+    ax.scatter(*found.T, s=2, alpha=0.4, color="#30638e")
     ax.set(title=f"after {step} steps", xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
-axes[-1].scatter(*x0[:2000].T, s=2, alpha=0.4, color="#d1495b")
+axes[-1].scatter(*x0[:points].T, s=2, alpha=0.4, color="#d1495b")
 axes[-1].set(title="data", aspect="equal")
 show(fig)
 
@@ -132,7 +132,7 @@ show(fig)
 # dearly. It does not see a moon that is missing, so count the moons too.
 
 # %%
-score = {step: moons.log_prob(points.astype(np.float64)).mean() for step, points in drawn.items()}
+score = {step: moons.log_prob(x.astype(np.float64)).mean() for step, x in drawn.items()}
 on_upper = np.mean([abs(p - centres[:50]).sum(1).min() < abs(p - centres[50:]).sum(1).min() for p in drawn[steps]])
 print("mean log density:", *(f"{s:.2f} after {n}," for n, s in score.items()), f"data {moons.log_prob(x0).mean():.2f}")
 print(f"{on_upper:.0%} of the points are on the upper moon; half of the data are")

@@ -11,7 +11,7 @@ import tempfile
 
 import matplotlib.pyplot as plt
 import numpy as np
-from lesson import show, small
+from lesson import digits, show, small
 
 import nn
 import tinyddpm as td
@@ -26,7 +26,7 @@ from tinyddpm.program.train import read
 # Levels 0..255 become -1..1, as a network's input should be near variance 1, and noise is.
 
 # %%
-whole = td.load_data(small("auto", "glyphs"))
+whole = digits()
 
 
 def halved(dataset):

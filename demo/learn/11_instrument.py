@@ -15,7 +15,7 @@ import instrument
 import matplotlib.pyplot as plt
 import numpy as np
 from instrument import inpainting, interpolate, interpolate_at, law_of, precision_recall
-from lesson import show, small
+from lesson import digits, show, small
 
 import nn
 import tinyddpm as td
@@ -110,7 +110,7 @@ assert back < small(25, 255)
 guided, diffused = guided_variances(td.NoiseSchedule.linear(1000), 1.0, 0.1, 3.0)
 assert round(guided[300], 3) == 0.375 and round(diffused[300], 3) == 0.618
 
-test = td.load_data(small("auto", "glyphs")).test[: small(300, 20)]
+test = digits().test[: small(300, 20)]
 real, labels = test.images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)) / 127.5 - 1, test.labels
 x_T = model.noise(0, "x_T", 0, np.arange(len(labels)))
 of_label, guided = model.denoiser(labels), model.denoiser(labels, guidance_scale=4.0)
