@@ -53,6 +53,7 @@ __all__ += list(_PROGRAM)
 def __getattr__(name):
     if name not in _PROGRAM:
         raise AttributeError(f"module 'tinyddpm' has no attribute {name!r}")
+    importlib.import_module("tinyddpm.program")  # before load_data, which does not need it: see ranks.join there
     return getattr(importlib.import_module(_PROGRAM[name]), name)
 
 

@@ -9,7 +9,7 @@ function names, too: `helpers.f` takes f along.
 *By reference* goes the rest: a worker imports it by its name, also what an `import` inside a function asks for. Where
 such a module is reloaded, new workers are started. A function or class of the user's that was put into a package of
 BY_REFERENCE goes along by value (`Modules.patches`). Not seen are another value of a constant in there, and what was put
-into a module that is imported inside a function or lies in site-packages. Next: gpu/kernels.py.
+into a module that is imported inside a function or lies in site-packages. Next: ranks.py.
 """
 
 import functools

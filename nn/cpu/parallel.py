@@ -3,7 +3,7 @@
 A shard of a few images keeps every activation in a core's cache, and memory depends on the shard and not on the batch.
 The workers are processes, not threads. NumPy releases Python's lock inside a loop and takes it again after it, so
 threads wait for each other: two do 1.4 times the work of one, and two processes 1.7 times. BLAS runs on one thread in
-each. The calling process is itself one of the workers. Next: blas.py.
+each. The calling process is itself one of the workers. Several machines do the same, see ranks.py. Next: blas.py.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 from nn.arrays import described, is_array
 from nn.backend import array_module, keep_freed_memory
 from nn.cache import constant_weights
-from nn.cpu import worker
+from nn.cpu import ranks, worker
 from nn.cpu.blas import blas_libraries, one_blas_thread
 from nn.options import whole
 from nn.tape import gradients, no_grad
@@ -24,7 +24,7 @@ from nn.tensors import Tensor
 
 __all__ = ["Parallel", "available_cores"]
 
-_LANES = 16
+_LANES = 256
 _ONE_PROCESS = sys.platform in ("emscripten", "wasi")  # Python in a browser cannot start a process
 
 
@@ -44,9 +44,9 @@ class Parallel:
     """Runs functions over the shards of a batch, on `workers` processes (default: as many as there are cores).
 
     shard: the most samples at a time. On a GPU, where one launch should do as much as it can, use workers=1 and a large
-    shard. A batch is cut into at most sixteen *lanes*, however many workers there are. The lanes' results are added
-    in pairs, as in a binary tree, always in the same order: so the result is the same, bit for bit, for any number of
-    workers. More than sixteen workers are never used.
+    shard. A batch is cut into as many *lanes* as it has shards, but at most 256, however many workers there are. The
+    lanes' results are added in pairs, as in a binary tree, always in the same order: so the result is the same, bit for
+    bit, for any number of workers, and of ranks with as many workers each. No more of them are used than there are lanes.
 
     The functions are called as function(model, *rows), where rows holds a copy of some rows of each array of the batch
     (None stays None). Function and model may be anything: a lambda, a closure, a class defined in a notebook. At every
@@ -57,7 +57,9 @@ class Parallel:
     """
 
     def __init__(self, workers=None, shard=4):
-        self.workers = min(available_cores(), _LANES) if workers is None else whole("workers", workers, least=1)
+        ranks.join()
+        cores = max(1, available_cores() // ranks.on_these_cores())
+        self.workers = min(cores, _LANES) if workers is None else whole("workers", workers, least=1)
         self.shard = whole("shard", shard, least=1)
         if self.workers > 1 and _ONE_PROCESS:
             raise ValueError(f"Python in a browser is one process: workers must be 1 here, got {self.workers}")
@@ -85,17 +87,25 @@ class Parallel:
         """job(model, *options, lane) for every lane of the batch, combined by `combine` as a binary tree."""
         size = _size(batch)
         lanes = [_rows(batch, part) for part in _cut(size, min(_LANES, math.ceil(size / self.shard)))]
-        branches = _branches(lanes, self.workers)
-        options = job, combine, options
+        branches = _branches(lanes, ranks.size())
+        options = self.workers, job, combine, options
         with one_blas_thread, constant_weights():
             if len(branches) == 1:
-                return _branch(model, *options, lanes)
-            results = worker.run_everywhere(_branch, model, options, branches)
-            return _by_halves(iter(results), len(lanes), self.workers, combine)
+                return _on_workers(model, *options, lanes)
+            return ranks.run_everywhere(_on_workers, combine, model, options, branches)
 
 
 # ==== a batch is a binary tree of lanes ====
-# Each worker computes one branch (subtree). The calling process then combines the branches.
+# Each rank computes one branch (subtree), and in it each of its workers one. Their results are then combined.
+
+
+def _on_workers(model, workers, job, combine, options, lanes):
+    """The combined results of the lanes of a branch, computed by so many processes."""
+    branches, options = _branches(lanes, workers), (job, combine, options)
+    if len(branches) == 1:
+        return _branch(model, *options, lanes)
+    results = worker.run_everywhere(_branch, model, options, branches)
+    return _by_halves(iter(results), len(lanes), workers, combine)
 
 
 def _branches(lanes, workers):

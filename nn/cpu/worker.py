@@ -25,7 +25,7 @@ from nn.cache import constant_weights
 from nn.cpu import by_value, sending
 from nn.scope import Scope
 
-__all__ = ["run_everywhere"]
+__all__ = ["run_everywhere", "new_job", "result", "sendable"]
 
 
 # ==== in the process that calls ====
@@ -72,14 +72,19 @@ def _job(function, model, options):
     global _last_job
     if _modules.look_over():
         stop()
+    _last_job = new_job((function, model, options, _modules.patches), _last_job)
+    return _last_job
+
+
+def new_job(value, before):
+    """A sending.Job. TypeError where something in it cannot be sent."""
     try:
-        _last_job = sending.Job((function, model, options, _modules.patches), _last_job)
+        return sending.Job(value, before)
     except Exception as error:  # whatever an object's own way to be pickled raises
         raise TypeError(
             f"the function, the model and what they name must go to other processes, and something in there cannot: "
             f"{error}; make it inside the function, or use one worker"
         ) from error
-    return _last_job
 
 
 @atexit.register
@@ -188,15 +193,16 @@ def serve():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     keep_freed_memory()
     job = sending.Received()
-    with threadpool_limits(1, "blas"), contextlib.ExitStack() as weights:
+    with threadpool_limits(1, "blas"), _inside.set(True), contextlib.ExitStack() as weights:
         while True:
             try:
                 message = sending.read(messages)
                 if message is None:  # the caller is gone
                     return
-                answer = sending.pack((_result(job, weights, *message), None), answering=True)
+                news, sys.path[:], errors, task = message
+                answer = sending.pack((result(job, weights, news, errors, task), None), answering=True)
             except BaseException as error:
-                answer = sending.pack((None, _sendable(error)), answering=True)
+                answer = sending.pack((None, sendable(error, "In a worker process")), answering=True)
             if os.getpid() != process:  # the function has forked, and this is the fork
                 os._exit(0)
             try:
@@ -205,9 +211,8 @@ def serve():
                 return
 
 
-def _result(job, weights, news, path, errors, task):
-    """What the job gives for a task, with the search path and the treatment of floating-point errors of the caller."""
-    sys.path[:] = path
+def result(job, weights, news, errors, task):
+    """What the job gives for a task. errors: how the caller treats those of floating point. weights: see below."""
     if job.update(news):
         weights.close()
         weights.enter_context(constant_weights())  # until another job comes
@@ -215,19 +220,19 @@ def _result(job, weights, news, path, errors, task):
             setattr(space, name, value)
     function, model, options, _ = job.value
     random = by_value.random_states()
-    with np.errstate(**errors), _inside.set(True):
-        result = function(model, *options, task)
+    with np.errstate(**errors):
+        found = function(model, *options, task)
     if by_value.random_states() != random:
         raise RuntimeError(
             "the function draws from a random generator of which each worker has its own, so the numbers would depend on "
             "the number of workers; draw them before and pass them as rows, or draw by sample from nn.random"
         )
-    return result
+    return found
 
 
-def _sendable(error):
+def sendable(error, where):
     """`error` with what led to it; where it cannot be pickled, or would end the caller, a RuntimeError that quotes it."""
-    told = "In a worker process:\n" + traceback.format_exc()
+    told = f"{where}:\n{traceback.format_exc()}"
     if "read-only" in str(error):
         told += "\nArrays that came with the function or the model are read-only there: what is written would be lost."
     error.add_note(told)

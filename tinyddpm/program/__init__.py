@@ -12,6 +12,8 @@ if not any(Path(folder, "tape.py").exists() for folder in getattr(_found, "submo
         "rename that file or folder"
     )
 
-from nn.cpu.by_value import BY_REFERENCE  # noqa: E402  after the check
+from nn.cpu import ranks  # noqa: E402  after the check
+from nn.cpu.by_value import BY_REFERENCE  # noqa: E402
 
 BY_REFERENCE.add("tinyddpm")  # workers import this package, and are not sent its code
+ranks.join()  # before anything is read or written: of the ranks of an MPI launcher, only the first goes on

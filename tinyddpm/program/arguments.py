@@ -64,6 +64,9 @@ def parser():
     train.add_argument("--min-snr-gamma", type=float, help=f"(default {default.min_snr_gamma})")
     train.add_argument("--unconditional", action="store_true", help="do not tell the network the labels")
     train.add_argument("--batch", type=at_least(1), help=f"images a step (default {default.batch})")
+    train.add_argument(
+        "--shard", type=at_least(1), help="images a core takes at a time (default: what its cache holds)"
+    )
     train.add_argument("--learning-rate", type=float, help=f"(default {default.learning_rate})")
     train.add_argument("--optimiser", choices=OPTIMISERS, help=f"(default {default.optimiser})")
     train.add_argument(

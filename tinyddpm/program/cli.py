@@ -89,7 +89,7 @@ def _train(arguments):
     from tinyddpm.program.train import read
 
     names = ("diffusion", "preset", "schedule", "T", "prediction", "loss_weight", "min_snr_gamma")
-    names += ("batch", "learning_rate", "optimiser", "fall", "seed")
+    names += ("batch", "shard", "learning_rate", "optimiser", "fall", "seed")
     options = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     options |= {"classes": 0} if arguments.unconditional else {}
     options |= {"schedule_options": arguments.log_snr} if arguments.log_snr else {}

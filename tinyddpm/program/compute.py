@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 
 import nn
+from nn.cpu import ranks
 
 __all__ = ["Compute", "enough_memory"]
 
@@ -25,7 +26,8 @@ class Compute:
 
     def __str__(self):
         why = f" (no GPU: {nn.why_no_gpu()})" if self.options["device"] == "auto" and self.xp is np else ""
-        return f"{self.xp.__name__} {self.xp.__version__} in {self.precision}, {self.workers} workers{why}"
+        each = f" on each of {ranks.size()} ranks" if ranks.size() > 1 else ""
+        return f"{self.xp.__name__} {self.xp.__version__} in {self.precision}, {self.workers} workers{each}{why}"
 
     def loss_and_gradient(self, shard, loss, network, *batch):
         """As `nn.Parallel`'s, in shards of so many rows on the CPU, and the whole batch at once on a GPU."""

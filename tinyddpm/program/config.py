@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 import numpy as np
 
 import nn
+from nn.options import whole
 from tinyddpm.program.diffusions import DIFFUSIONS
 from tinyddpm.program.unet import PRESETS, UNetConfig
 from tinyddpm.schedule import named_schedule
@@ -33,6 +34,7 @@ class Config:
     means; schedule_options: of the schedule, such as {"high": 13.3, "low": -5.0} of even_log_snr. None takes the
     diffusion's default. preset: a name in PRESETS, None for the one that fits the images. unet:
     fields of UNetConfig that differ from the preset. "own" stands for an object handed over to `train`.
+    shard: images that a core takes at a time, None for as many as fit its cache; no more than batch / shard cores work.
     loss_weight: a name in TRAINING_WEIGHTS (E22, E38). null_rate: how often a label is hidden, for guidance.
     optimiser: "muon" or "adam". fall: over which share of a run, at its end, the learning rate falls to 0 on a line.
     seed: of everything random.
@@ -56,6 +58,7 @@ class Config:
     loss_weight: str | None = None
     min_snr_gamma: float = number(5.0, 1e-6)
     batch: int = number(64, 1)
+    shard: int | None = None
     learning_rate: float = number(2e-3, 1e-12)
     warmup_steps: int = number(100, 0)
     optimiser: str = "muon"
@@ -71,6 +74,8 @@ class Config:
                 self._set(
                     one.name, _checked(one.name, getattr(self, one.name), type(one.default), one.metadata["range"])
                 )
+        if self.shard is not None:
+            self._set("shard", whole("shard", self.shard, least=1))
         self._set("image", tuple(operator.index(n) for n in self.image))
         if len(self.image) != 3 or min(self.image) < 1:
             raise ValueError(f"image must be (H, W, C), each at least 1, got {self.image}")

@@ -56,7 +56,7 @@ class Model:
         if isinstance(network, UNet):
             network.log_snr = self.diffusion.network_log_snr()
         self.network = self.diffusion.around(network).to(self.compute.xp)
-        self.shard = shard_size(config)
+        self.shard = config.shard or shard_size(config)
 
     def loss_and_gradient(self, x0, labels, t, noise, seed=0, step=0):
         """The mean loss of the network on x_0 noised to t, and its gradient as one flat array. (E23)
