@@ -34,5 +34,5 @@ def ranks_command(count, *arguments):
 def _run(command, options):
     search = os.pathsep.join(entry for entry in sys.path if entry)
     environ = {**os.environ, "PYTHONPATH": search, **options.pop("env", {})}
-    defaults = {"capture_output": True, "text": True, "timeout": 60, "env": environ}
+    defaults = {"capture_output": True, "text": True, "timeout": 300, "env": environ}
     return subprocess.run(command, **{**defaults, **options})

@@ -24,7 +24,7 @@ def test_it_trains_and_draws_images_of_the_size_of_the_data(tmp_path):
     np.save(tmp_path / "images.npy", images)
     command = [sys.executable, str(DEMO), "--minutes", "0", "--width", "8", "--steps", "3", "--n", "2"]
     command += ["--data", str(tmp_path / "images.npy"), "--out", str(tmp_path / "out.png")]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert result.returncode == 0, result.stderr
     assert "2 images in" in result.stdout
     image = pytest.importorskip("PIL.Image").open(tmp_path / "out.png")

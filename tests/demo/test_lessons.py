@@ -27,7 +27,7 @@ def test_a_lesson_runs_as_a_script_and_draws_its_picture(path, tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT), "TINYDDPM_SMALL": "1", "TINYDDPM_OUT": str(tmp_path / "pictures")},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stderr
@@ -53,7 +53,7 @@ def test_a_lesson_runs_in_a_notebook_and_shows_its_progress_and_its_picture():
     pytest.importorskip("ipykernel", reason="the kernel of a notebook: pip install ipykernel")
     notebook = jupytext.read(LEARN / "12_own_data.py")
     client = nbclient.NotebookClient(
-        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(LEARN)}}
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(LEARN)}}
     )
     client.execute(env={**os.environ, "PYTHONPATH": str(ROOT), "TINYDDPM_SMALL": "1"})
     outputs = {

@@ -32,7 +32,7 @@ def test_threads_that_overlap_leave_blas_as_it_was():
     before, together = blas_threads(), threading.Barrier(2)
 
     def wait(network, x):
-        together.wait(timeout=60)  # the first to enter is the first to leave
+        together.wait(timeout=300)  # the first to enter is the first to leave
         time.sleep(0.05 * float(x[0]))
         return Tensor(np.array([max(blas_threads())], np.float32))
 
@@ -70,13 +70,13 @@ def threads():
 
 def wait(network, x):
     inside.set()
-    assert forked.wait(60)
+    assert forked.wait(300)
     return x
 
 before, inside, forked = threads(), threading.Event(), threading.Event()
 calling = threading.Thread(target=Parallel(1).map, args=(wait, None, np.zeros(1)))
 calling.start()
-assert inside.wait(60)
+assert inside.wait(300)
 process = os.fork()
 if process == 0:
     again = Parallel(1).map(lambda network, x: x + max(threads()), None, np.zeros(1))

@@ -136,6 +136,6 @@ def test_a_notebook_shows_a_bar():
     pytest.importorskip("ipykernel")
     source = "from tinyddpm.data.progress import progress\nfor _ in progress(range(3), desc='counting'): pass"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-    nbclient.NotebookClient(notebook, timeout=60).execute()
+    nbclient.NotebookClient(notebook, timeout=300).execute()
     shown = "".join(output["text"] for output in notebook.cells[0].outputs)  # text only, and no warning in it
     assert shown.startswith("\rcounting:   0%") and "3/3" in shown and "arn" not in shown

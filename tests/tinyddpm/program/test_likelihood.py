@@ -17,7 +17,7 @@ IMAGES = pictures(6)
 def test_e42_of_gaussian_data_it_is_the_closed_form():
     """The flow of N(0, VARIANCE) stretches every value alike, from one standard deviation to the other."""
     model = Model(replace(VDM_CONFIG, preset="own", unet={}), network=Ideal())
-    found = model.likelihood(IMAGES, labels=None, steps=100, batch=4, clip=None)
+    found = model.likelihood(IMAGES, labels=None, steps=50, batch=4, clip=None)
     x0, noise = model.x0(IMAGES.images), model.noise(0, "L_0", 0, np.arange(6))
     (signal, sigma), (far_signal, far_sigma) = signal_and_sigma(HIGH), signal_and_sigma(LOW)
     stretch = ((far_signal**2 * VARIANCE + far_sigma**2) / (signal**2 * VARIANCE + sigma**2)) ** 0.5
@@ -38,7 +38,7 @@ def test_a_network_has_a_likelihood_with_labels_and_its_weights_stay_as_they_are
     rng = np.random.default_rng(1)
     for p in model.network.parameters():
         p.data[...] = p.data + np.float32(0.05) * rng.standard_normal(p.shape, dtype=np.float32)
-    found, again = (model.likelihood(IMAGES, steps=2, probes=probes) for probes in (4, 16))
+    found, again = (model.likelihood(IMAGES, steps=1, probes=probes) for probes in (4, 16))
     assert np.isfinite(found.total) and found.bound.label > 0
     assert found.total == pytest.approx(found.noised + found.bound.reconstruction + found.bound.label, rel=1e-6)
     assert abs(found.total - again.total) < 6 * (found.of_probes + again.of_probes)

@@ -49,16 +49,16 @@ def finished(process):
 
 def test_it_runs_in_a_script_without_a_guard(example, tmp_path):
     (tmp_path / "script.py").write_text(example)
-    finished(subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, timeout=120))
+    finished(subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, timeout=300))
 
 
 def test_it_runs_from_stdin(example):
-    finished(subprocess.run([sys.executable, "-"], input=example, capture_output=True, text=True, timeout=120))
+    finished(subprocess.run([sys.executable, "-"], input=example, capture_output=True, text=True, timeout=300))
 
 
 def test_it_runs_at_a_prompt(example):
     typed = re.sub(r"\n(?=\S)", "\n\n", example) + "\n"  # a blank line ends a block
-    finished(subprocess.run([sys.executable, "-i", "-q"], input=typed, capture_output=True, text=True, timeout=120))
+    finished(subprocess.run([sys.executable, "-i", "-q"], input=typed, capture_output=True, text=True, timeout=300))
 
 
 def test_it_runs_in_a_notebook_and_images_show_themselves(example):
@@ -74,7 +74,7 @@ def test_it_runs_in_a_notebook_and_images_show_themselves(example):
 
     try:
         for cell in (f"import sys; sys.path.insert(0, {str(ROOT)!r})", example, "images"):
-            reply = client.execute_interactive(cell, timeout=120, output_hook=watch)
+            reply = client.execute_interactive(cell, timeout=300, output_hook=watch)
             assert reply["content"]["status"] == "ok", "".join(printed)
     finally:
         client.stop_channels()

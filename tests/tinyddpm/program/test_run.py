@@ -224,7 +224,7 @@ def test_interrupted_runs_save_and_say_how_to_resume_and_killed_ones_keep_their_
     assert "from step 0" in process.stdout.readline()
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=300)[0]
     assert process.returncode == 0
     again = shlex.split(re.search("go on with: (.*)", said)[1])
     saved = checkpoint.checkpoint_path(out).read_bytes()
@@ -232,11 +232,11 @@ def test_interrupted_runs_save_and_say_how_to_resume_and_killed_ones_keep_their_
     process = start(squares, out, "--resume")
     assert "from step 0" not in process.stdout.readline()
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert checkpoint.checkpoint_path(out).read_bytes() == saved
 
     again[again.index("--steps") + 1] = str(len(checkpoint.load(out)[0]["losses"]) + 1)
-    finished = subprocess.run(again, capture_output=True, text=True, timeout=60)  # what is printed can be pasted
+    finished = subprocess.run(again, capture_output=True, text=True, timeout=300)  # what is printed can be pasted
     assert finished.returncode == 0, finished.stderr
 
 

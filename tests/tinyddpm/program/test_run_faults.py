@@ -62,7 +62,7 @@ def test_a_second_run_in_the_same_folder_is_refused_while_the_first_one_goes_on(
         assert f"process {first.pid}" in capsys.readouterr().err
     finally:
         first.kill()
-        first.communicate(timeout=60)
+        first.communicate(timeout=300)
 
 
 @pytest.mark.parametrize("minutes", ["inf", "nan", "-1"])
