@@ -31,10 +31,10 @@ browser: $(VENV)/page.stamp  ## build the page, and use it in a headless Chromiu
 	$(BIN)/python -m pytest -q tests/demo/test_page.py
 
 test: lint  ## lint, then every test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 strict: lint  ## the tests of nn and tinyddpm on a stand-in for a GPU that refuses what CuPy refuses
-	$(BIN)/python -m pytest -q --device strict tests/nn tests/tinyddpm
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --device strict tests/nn tests/tinyddpm
 
 smoke: $(VENV)/demo.stamp  ## the demo in some seconds, drawn into a folder that is removed
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \

@@ -28,7 +28,8 @@ setup(
         "cuda13": ["cupy-cuda13x>=13"],
         "ctk": ["nvidia-cuda-nvrtc-cu12"],  # to compile kernels.cu without a GPU
         "mpi": ["mpi4py>=4", "mpich"],
-        "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.5", "ipykernel>=6", "jupytext>=1.16", "nbclient>=0.8"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.5"]
+        + ["ipykernel>=6", "jupytext>=1.16", "nbclient>=0.8"],  # for the lessons as notebooks
         "page": ["playwright>=1.40"],  # to use the page in a browser, in tests
         "bench": ["torch>=2.4"],
         "mutation": ["mutmut>=3.6"],
