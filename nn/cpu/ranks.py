@@ -39,8 +39,9 @@ _PATIENCE = 120  # seconds in which all ranks must have joined
 
 _world = None  # MPI's communicator, in a process that has joined others
 _on_these_cores = 1
-_one_call, _calling = threading.Lock(), False  # _calling stays True where a call was interrupted
 _inside = Scope("inside", False)  # whether what runs here is a function of a call
+# In rank 0. _calling stays True where a call was interrupted; the first _holders ranks have the last job.
+_one_call, _calling = threading.Lock(), False
 _modules, _last_job, _holders = by_value.Modules(), None, 0
 
 
@@ -58,12 +59,38 @@ def on_these_cores():
 
 
 def join():
-    """Meet the other ranks, if an MPI launcher started this process. Only rank 0 returns; the others serve it and exit."""
+    """Meet the other ranks, if an MPI launcher started this process. Only rank 0 returns; the others serve it and exit.
+
+    Where a rank was started by another command, or has other versions or other code, all exit, and rank 0 says so.
+    """
     global _world, _on_these_cores
     if _world is not None or not any(name in os.environ for name in _LAUNCHERS):
         return
+    world = _met()
+    for name in _LAUNCHERS:
+        os.environ.pop(name, None)  # a process that this one starts is no rank
+    if world.size == 1:
+        return
+    host, _world = platform.node(), world
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    every = world.allgather((host, cores, os.getpid(), _identity()))
+    _on_these_cores = sum(other[:2] == (host, cores) for other in every)
+    wrong = _difference([(host, identity) for host, _, _, identity in every])
+    if world.rank > 0:
+        if not wrong:
+            _serve_or_abort()
+        sys.exit()
+    if wrong:
+        sys.exit(wrong)
+    atexit.register(_end)
+    processes = ", ".join(f"{rank} is process {number} on {host}" for rank, (host, _, number, _) in enumerate(every))
+    print(f"ranks: {processes}", file=sys.stderr, flush=True)
+
+
+def _met():
+    """MPI's communicator of all ranks, once all are there."""
     started = max(int(os.environ.get(name, 1)) for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"))
-    # A rank that has ended before this leaves the others waiting in MPI, which holds Python's lock.
+    # A rank that ended before this leaves the others waiting in MPI, which holds Python's lock: a timer in C ends them.
     faulthandler.dump_traceback_later(_PATIENCE, exit=True)
     try:
         from mpi4py import MPI
@@ -72,28 +99,9 @@ def join():
     faulthandler.cancel_dump_traceback_later()
     world = MPI.COMM_WORLD
     if world.size != started > 1:
-        _give_up(
-            f"the launcher started {started} processes, but {MPI.get_vendor()[0]}, which mpi4py uses, {world.size}"
-        )
-    for name in _LAUNCHERS:
-        os.environ.pop(name, None)  # a process that this one starts is no rank
-    if world.size == 1:
-        return
-    _world = world
-    cores = platform.node(), sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    every = _world.allgather((cores, os.getpid(), _identity()))
-    _on_these_cores = sum(other[0] == cores for other in every)
-    _compare([(host, identity) for (host, _), _, identity in every])
-    if _world.rank > 0:
-        try:
-            _serve()
-        except BaseException:
-            print(f"rank {_world.rank} on {platform.node()}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
-            _world.Abort(1)
-        sys.exit()
-    atexit.register(_end)
-    processes = ", ".join(f"{rank} is process {pid} on {host}" for rank, ((host, _), pid, _) in enumerate(every))
-    print(f"ranks: {processes}", file=sys.stderr, flush=True)
+        library = f"{MPI.get_vendor()[0]}, which mpi4py uses"
+        _give_up(f"the launcher started {started} processes, but {library}, {world.size}")
+    return world
 
 
 def _give_up(why):
@@ -116,14 +124,22 @@ def _identity():
     }
 
 
-def _compare(every):
-    """Exit, on every rank, where one has another identity than rank 0, which says so."""
-    first = every[0][1]
+def _difference(every):
+    """Which rank has another identity than rank 0, and in what; None if none has. every: (host, identity) of each."""
+    (_, first), *_ = every
     for rank, (host, identity) in enumerate(every):
         for what in first:
             if identity[what] != first[what]:
-                why = f"rank {rank} on {host} has another {what} than rank 0: {identity[what]}, not {first[what]}"
-                sys.exit(why if _world.rank == 0 else 1)
+                return f"rank {rank} on {host} has another {what} than rank 0: {identity[what]}, not {first[what]}"
+    return None
+
+
+def _serve_or_abort():
+    try:
+        _serve()
+    except BaseException:
+        print(f"rank {_world.rank} on {platform.node()}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+        _world.Abort(1)
 
 
 def _end():
@@ -162,11 +178,13 @@ def run_everywhere(function, combine, model, options, tasks):
             raise RuntimeError("a module was reloaded, and the other ranks hold what it was: start the program again")
         job = worker.new_job((function, model, options, _modules.patches), _last_job)
         news = job.since(_last_job if len(tasks) <= _holders else None)
-        _last_job, _holders, _calling = job, len(tasks), True
+        _last_job, _holders, _calling = job, 0, True
         with _inside.set(True):
             answers = _answers(lambda task: function(model, *options, task), (news, np.geterr(), combine), tasks)
         _calling = False
-        return _combined(combine, answers)
+        found = _combined(combine, answers)
+        _holders = len(tasks)  # a rank that raised an error may lack the job
+        return found
 
 
 def _answers(own, message, tasks):
@@ -199,12 +217,12 @@ def _told(error):
     """`error`, which names this rank if it is not rank 0, and can be sent."""
     if _world.rank == 0:
         return error
-    where = f"on rank {_world.rank}, {platform.node()}"
+    where = f"rank {_world.rank}, {platform.node()}"
     if isinstance(error, MemoryError):
         error = MemoryError(str(error))  # NumPy's has no message
     if len(error.args) == 1 and isinstance(error.args[0], str):
-        error.args = (f"{error.args[0]} ({where})",)
-    return worker.sendable(error, where.capitalize())
+        error.args = (f"{error.args[0]} (on {where})",)
+    return worker.sendable(error, f"On {where}")
 
 
 def _serve():

@@ -212,7 +212,10 @@ def serve():
 
 
 def result(job, weights, news, errors, task):
-    """What the job gives for a task. errors: how the caller treats those of floating point. weights: see below."""
+    """What the job, brought up to date by `news`, gives for a task.
+
+    weights: an ExitStack, in which the job's weights are constant. errors: the caller's np.geterr().
+    """
     if job.update(news):
         weights.close()
         weights.enter_context(constant_weights())  # until another job comes

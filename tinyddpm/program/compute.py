@@ -22,6 +22,8 @@ class Compute:
         self.xp = nn.choose_device(device)
         self.precision = nn.check_precision(precision, self.xp)
         self.workers = nn.Parallel(workers).workers if self.xp is np else 1
+        if self.xp is not np and ranks.size() > 1:
+            raise RuntimeError("a GPU is for one process: start it without an MPI launcher, or use device 'cpu'")
         self.options = {"device": device, "workers": workers, "precision": precision}
 
     def __str__(self):

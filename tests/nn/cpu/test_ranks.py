@@ -105,6 +105,33 @@ def test_after_an_error_and_an_interruption_no_answer_of_before_is_taken_for_one
     assert left.startswith("RuntimeError On rank 2, ")
 
 
+def test_a_job_that_a_rank_cannot_read_is_an_error_the_second_time_too(tmp_path):
+    path = program(
+        tmp_path / "unreadable.py",
+        CALL,
+        """
+        def here(number):
+            if os.getpid() != number:
+                raise ImportError("not on this rank")
+            return Fussy()
+
+        class Fussy:
+            def __reduce__(self):
+                return here, (os.getpid(),)
+
+        call(lambda x: x, 1, 2)
+        for _ in range(2):
+            try:
+                print(cores.map(lambda model, x: -x, Fussy(), np.arange(2.0)))
+            except ImportError as error:
+                print(error)
+        print(call(lambda x: x, 3, 4))
+        """,
+    )
+    run = run_ranks(2, path)
+    assert [line.partition(" (")[0] for line in run.stdout.splitlines()] == ["not on this rank"] * 2 + ["[3.0, 4.0]"]
+
+
 def test_an_interruption_between_two_answers_ends_the_job(tmp_path):
     path = program(
         tmp_path / "between.py",

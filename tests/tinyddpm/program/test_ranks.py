@@ -90,3 +90,9 @@ def test_ctrl_c_at_the_launcher_saves_the_step_it_is_in(started, folder):
 def test_an_error_of_the_command_is_said_once(folder):
     run = run_ranks(3, "-m", "tinyddpm", "train", "--out", "run", "--data", "no such file.npz")
     assert run.returncode and run.stderr.count("tinyddpm: error: ") == 1
+
+
+def test_a_gpu_is_refused_on_several_ranks():
+    code = "from device.strict_device import installed; import tinyddpm as td\nwith installed(): td.Compute('cuda')"
+    run = run_ranks(2, "-c", code)
+    assert run.returncode and run.stderr.count("RuntimeError: a GPU is for one process") == 1
