@@ -42,41 +42,42 @@ class Weights(nn.Module):
         return (self.values * float(x[0])).mean()
 
 
-def fastest(function, times, clock=time.perf_counter):
-    """Seconds of the fastest of some calls, after one that warms up."""
+def fastest(function, times):
+    """(seconds, seconds of this process on a core): the least of some calls, after one that warms up."""
     function()
     found = []
     for _ in range(times):
-        start = clock()
+        start, cpu = time.perf_counter(), time.process_time()
         function()
-        found.append(clock() - start)
-    return min(found)
+        found.append((time.perf_counter() - start, time.process_time() - cpu))
+    return [min(seconds) for seconds in zip(*found, strict=True)]
 
 
 def measure(workers, batch, times):
-    """Seconds of a step of the default network, of its batch alone, and of its gradient alone; and of an exchange."""
+    """Seconds of a step of the default network; on a core, of its batch, its gradient and all of it; of an exchange."""
     rng = np.random.default_rng(0)
     data = td.Dataset(rng.integers(0, 256, (8192, 28, 28)).astype(np.uint8), rng.integers(0, 10, 8192))
     config = td.Config.of(td.Data("noise", data), batch=batch)
     trainer = Trainer(config, data, td.Compute(workers=workers))
-    rows, cpu = trainer.batch(0), time.process_time
-    weights, cores = Weights(sum(p.size for p in trainer.parameters)), nn.Parallel(1, shard=1)
+    rows = trainer.batch(0)
+    weights, cores = Weights(sum(p.size for p in trainer.parameters)), nn.Parallel(workers, shard=1)
 
     def exchange():
         weights.values.data += 1  # so that the weights are sent, as in training
-        cores.loss_and_gradient(lambda model, x: model(x), weights, np.ones(nn.cpu.ranks.size()))
+        cores.loss_and_gradient(lambda model, x: model(x), weights, np.ones(workers * nn.cpu.ranks.size()))
 
+    step, own = fastest(trainer.step, times)
     return {
-        "step": fastest(trainer.step, times),
-        "batch": fastest(lambda: trainer.batch(trainer.steps_done), times, cpu),
-        "gradient": fastest(lambda: trainer.model.loss_and_gradient(*rows), times, cpu),
-        "step, on its core": fastest(trainer.step, times, cpu),
-        "exchange": fastest(exchange, 10 * times),
+        "step": step,
+        "batch": fastest(lambda: trainer.batch(trainer.steps_done), times)[1],
+        "gradient": fastest(lambda: trainer.model.loss_and_gradient(*rows), times)[1],
+        "core": own,
+        "exchange": fastest(exchange, 10 * times)[0],
         "bytes": 4 * weights.values.size,
     }
 
 
-def measured(ranks, workers, batch=64, times=5):
+def measured(ranks, workers, batch=64, times=3):
     """`measure` on so many ranks of so many worker processes."""
     words = [__file__, "--measure", workers, batch, times]
     command = ranks_command(ranks, *words) if ranks > 1 else [sys.executable, *map(str, words)]
@@ -94,7 +95,7 @@ def fitted(one, large, on_ranks):
     return {
         "image": one["gradient"] / 64,  # its gradient
         "data": (large["batch"] - one["batch"]) / 192,  # making one image of the batch, on rank 0
-        "rest": one["step, on its core"] - one["gradient"] - (large["batch"] - one["batch"]) / 3,  # optimiser, averages
+        "rest": one["core"] - one["gradient"] - (large["batch"] - one["batch"]) / 3,  # optimiser, averages
         "level": sum(seconds for _, seconds in levels)
         / sum(level for level, _ in levels),  # down and up a level of the tree
     }
@@ -139,7 +140,7 @@ def figure(parts, size, on_ranks, one, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--figure", help="a .png to draw the model into")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each process (default 3)")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each process (default 2)")
     parser.add_argument("--measure", nargs=3, type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:

@@ -2,10 +2,10 @@
 
     python tests/faults/ranks.py --kills 20 --errors 20 --mismatches 5 --seed 0
 
-ended: seconds until the launcher ends, from the blow on, or for a mismatch from the start on. named: in how many trials
-what was printed names the rank or its process. steps lost: those done when the blow fell that the last checkpoint lacks;
-a run saves after every step here. whole: in how many trials a single process, going on from the checkpoint, gives the
-bytes of an undisturbed run. Needs the extra `mpi`.
+ended: seconds until the launcher ends, the median and the most, from the blow on, or for a mismatch from the start on.
+named: in how many trials what was printed names the rank or its process. lost: steps that were saved before the blow,
+as every step is here, and are not in the checkpoint after it. whole: in how many trials a single process, going on from
+the checkpoint, writes the bytes of an undisturbed run. Needs the extra `mpi`.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def start(command, folder):
 
 
 def struck(kind, rng, folder):
-    """One training that is struck: (seconds to the end, whether the rank was named, steps lost, whether it is whole)."""
+    """One training that is struck: (seconds to the end, is the rank named, steps lost, is the run whole)."""
     process, rank = start(ranks_command(RANKS, *VICTIM), folder), rng.randrange(RANKS)
     said = process.stdout.readline()
     number = int(re.search(rf"\b{rank} is process (\d+)", said)[1])
@@ -86,7 +86,7 @@ def struck(kind, rng, folder):
 
 
 def mismatched(number, folder):
-    """One start of which rank 1 is another program: (seconds to the end, whether the rank was named)."""
+    """One start of which rank 1 is another program: (seconds to the end, is the rank named)."""
     other = list(VICTIM)
     if number % 3 == 0:
         other += ["--seed", "1"]
