@@ -59,7 +59,7 @@ class Parallel:
     def __init__(self, workers=None, shard=4):
         ranks.join()
         cores = max(1, available_cores() // ranks.on_these_cores())
-        self.workers = min(cores, _LANES) if workers is None else whole("workers", workers, least=1)
+        self.workers = cores if workers is None else whole("workers", workers, least=1)
         self.shard = whole("shard", shard, least=1)
         if self.workers > 1 and _ONE_PROCESS:
             raise ValueError(f"Python in a browser is one process: workers must be 1 here, got {self.workers}")

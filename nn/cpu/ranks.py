@@ -34,7 +34,8 @@ from nn.scope import Scope
 
 __all__ = ["join", "size", "on_these_cores", "run_everywhere"]
 
-_LAUNCHERS = "PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK"  # a launcher sets one of these
+_LAUNCHERS = "PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK"  # a launcher sets one of these, and of the next
+_SIZES = "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"
 _PATIENCE = 120  # seconds in which all ranks must have joined
 
 _world = None  # MPI's communicator, in a process that has joined others
@@ -64,9 +65,10 @@ def join():
     Where a rank was started by another command, or has other versions or other code, all exit, and rank 0 says so.
     """
     global _world, _on_these_cores
-    if _world is not None or not any(name in os.environ for name in _LAUNCHERS):
+    started = next((int(os.environ[name]) for name in _SIZES if name in os.environ), None)
+    if _world is not None or started == 1 or not any(name in os.environ for name in _LAUNCHERS):
         return
-    world = _met()
+    world = _met(started)
     for name in _LAUNCHERS:
         os.environ.pop(name, None)  # a process that this one starts is no rank
     if world.size == 1:
@@ -87,9 +89,8 @@ def join():
     print(f"ranks: {processes}", file=sys.stderr, flush=True)
 
 
-def _met():
-    """MPI's communicator of all ranks, once all are there."""
-    started = max(int(os.environ.get(name, 1)) for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE"))
+def _met(started):
+    """MPI's communicator of all ranks, once all are there. started: how many there should be, or None."""
     # A rank that ended before this leaves the others waiting in MPI, which holds Python's lock: a timer in C ends them.
     faulthandler.dump_traceback_later(_PATIENCE, exit=True)
     try:
@@ -98,7 +99,7 @@ def _met():
         _give_up(f"a rank of an MPI launcher needs mpi4py (pip install 'tinyddpm[mpi]'): {error}")
     faulthandler.cancel_dump_traceback_later()
     world = MPI.COMM_WORLD
-    if world.size != started > 1:
+    if world.size != (started or world.size):
         library = f"{MPI.get_vendor()[0]}, which mpi4py uses"
         _give_up(f"the launcher started {started} processes, but {library}, {world.size}")
     return world

@@ -54,7 +54,7 @@ def fastest(function, times):
 
 
 def measure(workers, batch, times):
-    """Seconds of a step of the default network; on a core, of its batch, its gradient and all of it; of an exchange."""
+    """Seconds of a step of the default network; on a core, of its batch, its gradient, its update; of an exchange."""
     rng = np.random.default_rng(0)
     data = td.Dataset(rng.integers(0, 256, (8192, 28, 28)).astype(np.uint8), rng.integers(0, 10, 8192))
     config = td.Config.of(td.Data("noise", data), batch=batch)
@@ -66,12 +66,18 @@ def measure(workers, batch, times):
         weights.values.data += 1  # so that the weights are sent, as in training
         cores.loss_and_gradient(lambda model, x: model(x), weights, np.ones(workers * nn.cpu.ranks.size()))
 
-    step, own = fastest(trainer.step, times)
+    _, gradient = trainer.model.loss_and_gradient(*rows)
+
+    def update():
+        nn.clip_by_global_norm(gradient, config.gradient_limit)
+        trainer.optimiser.step(gradient)
+        trainer.ema.update()
+
     return {
-        "step": step,
+        "step": fastest(trainer.step, times)[0],
         "batch": fastest(lambda: trainer.batch(trainer.steps_done), times)[1],
         "gradient": fastest(lambda: trainer.model.loss_and_gradient(*rows), times)[1],
-        "core": own,
+        "update": fastest(update, times)[1],
         "exchange": fastest(exchange, 10 * times)[0],
         "bytes": 4 * weights.values.size,
     }
@@ -91,27 +97,28 @@ def measured(ranks, workers, batch=64, times=3):
 
 def fitted(one, large, on_ranks):
     """{name: seconds} of a step's parts. one, large: measured on a core with batches of 64 and 256. on_ranks: {ranks: }."""
-    levels = [(ranks.bit_length() - 1, found["exchange"] - one["exchange"]) for ranks, found in on_ranks.items()]
+    levels = sum(ranks.bit_length() - 1 for ranks in on_ranks)
+    exchanges = sum(found["exchange"] - one["exchange"] for found in on_ranks.values())
     return {
         "image": one["gradient"] / 64,  # its gradient
         "data": (large["batch"] - one["batch"]) / 192,  # making one image of the batch, on rank 0
-        "rest": one["core"] - one["gradient"] - (large["batch"] - one["batch"]) / 3,  # optimiser, averages
-        "level": sum(seconds for _, seconds in levels)
-        / sum(level for level, _ in levels),  # down and up a level of the tree
+        "rest": one["update"],  # the optimiser and the averages, on rank 0
+        "level": exchanges / levels,  # once down a level of the tree, and up
     }
 
 
 def seconds_of_step(parts, ranks, batch, size, wire=WIRE):
     """What the model says: rank 0 makes the batch, spreads it and the weights, computes as all do, adds, and optimises."""
     lanes = -(-batch // SHARD)
-    turns = -(-lanes // min(ranks, lanes))  # lanes that one rank computes, one after another
-    level = parts["level"] + 2 * size / wire
-    rows = batch * 2 * 28 * 28 * 4 * (1 - 1 / ranks) / wire  # x_t and the target
-    exchange = (ranks - 1).bit_length() * level + rows if ranks > 1 else 0
-    return parts["rest"] + parts["data"] * batch + parts["image"] * SHARD * turns + exchange
+    used = min(ranks, lanes)
+    turns = -(-lanes // used)  # lanes that one rank computes, one after another
+    levels = (used - 1).bit_length() * (parts["level"] + 2 * size / wire)
+    rows = batch * 2 * 28 * 28 * 4 * (1 - 1 / used) / wire  # x_t and the target
+    return parts["rest"] + parts["data"] * batch + parts["image"] * SHARD * turns + levels + rows
 
 
-def figure(parts, size, on_ranks, one, path):
+def figure(parts, size, path):
+    """Speed by ranks for each batch, as the model has it."""
     from tinyddpm.program import plots
 
     plt = plots._import("matplotlib.pyplot", "matplotlib")
@@ -121,8 +128,6 @@ def figure(parts, size, on_ranks, one, path):
         alone = seconds_of_step(parts, 1, batch, size)
         speed = [alone / seconds_of_step(parts, ranks, batch, size) for ranks in RANKS]
         axes.plot(RANKS, speed, "o-", ms=3, color=shade, label=f"batch {batch}")
-    own = {ranks: one["step"] / found["step"] for ranks, found in on_ranks.items()}
-    axes.plot([1, *own], [1, *own.values()], "s", color="#d1495b", label=f"measured, {os.cpu_count()} cores, batch 64")
     axes.set(xscale="log", yscale="log", xlabel="ranks, of one core each", ylabel="times as fast as one rank")
     axes.set_xticks(RANKS, map(str, RANKS))
     axes.set_yticks(RANKS, map(str, RANKS))
@@ -160,7 +165,7 @@ def main():
         speed = [alone / seconds_of_step(parts, ranks, batch, one["bytes"]) for ranks in RANKS]
         print(f"batch {batch:5}, {RANKS} ranks:", *(f"{s:.1f}" for s in speed))
     if arguments.figure:
-        figure(parts, one["bytes"], on_ranks, one, arguments.figure)
+        figure(parts, one["bytes"], arguments.figure)
 
 
 if __name__ == "__main__":

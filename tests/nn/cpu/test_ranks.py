@@ -207,6 +207,11 @@ def test_a_rank_of_another_command_or_of_other_code_ends_the_job_once_and_is_nam
         assert len(re.findall(rf"rank 1 on .* has {why}", run.stderr)) == 1, run.stderr
 
 
+def test_one_process_of_a_launcher_needs_no_mpi():
+    code = "import sys; sys.modules['mpi4py'] = None; import nn; nn.Parallel(1)"
+    assert run_python("-c", code, env={"PMI_RANK": "0", "PMI_SIZE": "1"}).returncode == 0
+
+
 @pytest.mark.parametrize(
     "before, why",
     [

@@ -117,11 +117,17 @@ def test_labels_are_hidden_at_the_null_rate_only():
     assert 0.3 < (hidden == CONFIG.classes).mean() < 0.7
 
 
-@pytest.mark.parametrize("change", [{"batch": 4}, {"seed": 1}, {"schedule": "linear"}])
+@pytest.mark.parametrize("change", [{"batch": 4}, {"seed": 1}, {"shard": 3}, {"schedule": "linear"}])
 def test_a_checkpoint_of_another_configuration_is_refused_with_the_difference(tmp_path, change):
     trainer().save(tmp_path / "c.npz")
     with pytest.raises(CheckpointError, match=next(iter(change))):
         trainer(replace(CONFIG, **change)).restore(tmp_path / "c.npz")
+
+
+def test_a_run_may_say_how_many_images_a_core_takes_at_a_time():
+    assert Model(replace(CONFIG, shard=3), here()).shard == 3
+    with pytest.raises(ValueError, match="shard must be at least 1, got 0"):
+        replace(CONFIG, shard=0)
 
 
 def test_a_loaded_model_has_the_averaged_weights(tmp_path):
