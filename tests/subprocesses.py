@@ -23,7 +23,7 @@ def run_python(*arguments, **options):
 
 def run_ranks(count, *arguments, **options):
     """As `run_python`, on so many ranks."""
-    return _run(ranks_command(count, *arguments), options)
+    return _run(ranks_command(count, *arguments), {"timeout": 120, **options})
 
 
 def ranks_command(count, *arguments):

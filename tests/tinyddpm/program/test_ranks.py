@@ -82,7 +82,7 @@ def test_a_killed_rank_ends_a_run_within_seconds_and_the_last_checkpoint_stands(
 def test_ctrl_c_at_the_launcher_saves_the_step_it_is_in(started, folder):
     process, _ = started
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and out.count("stopped; go on with") == 1
     assert load(folder / "run")[0]["losses"].size > 0
 
