@@ -1,10 +1,14 @@
 """A model and images small enough to train in a test."""
 
+import device
 import numpy as np
+import pytest
 
 import nn
 from tinyddpm.data.images import Data, Dataset
+from tinyddpm.program.compute import Compute
 from tinyddpm.program.config import Config
+from tinyddpm.program.train import Trainer
 from tinyddpm.theory.log_snr import signal_and_sigma
 
 OPTIONS = {"preset": "tiny", "T": 20, "unet": {"width": 8, "heads": 2}, "batch": 8}
@@ -40,3 +44,17 @@ class Ideal(nn.Module):
         signal, sigma = signal_and_sigma(HIGH + (LOW - HIGH) * time.reshape(-1, 1, 1, 1))
         share = sigma / (signal**2 * VARIANCE + sigma**2)  # eps_hat = sigma z / variance of z
         return x * share.astype(x.dtype) * self.scale
+
+
+# ---- training on the device that the tests run on ----
+
+CONFIGS = {one.diffusion: one for one in (CONFIG, HYBRID_CONFIG, VDM_CONFIG, LEARNED_CONFIG, BITS_CONFIG)}
+every = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+
+
+def here(workers=None):
+    return Compute("cpu" if device.xp is np else "cuda", workers)
+
+
+def trainer(config=CONFIG, workers=None):
+    return Trainer(config, pictures(), here(workers))

@@ -7,6 +7,7 @@ that a name is known. Next: gaussian.py.
 import numpy as np
 
 __all__ = ["gather", "spread", "check_t", "as_steps", "check_like", "float_dtype", "is_integer", "named"]
+__all__ += ["check_T", "one_dimensional"]
 
 
 def gather(table, t, x, first=0):
@@ -44,6 +45,13 @@ def check_t(t, T, x, first=0, name="t"):
     return steps
 
 
+def check_T(T):
+    """T as a Python int, if it is an integer of at least 1."""
+    if not is_integer(T) or T < 1:
+        raise ValueError(f"T must be an integer of at least 1, got {T!r}")
+    return int(T)
+
+
 def as_steps(name, steps, first, last):
     """`steps` as a Python int if it is one integer, else as a NumPy int64 array of the same shape.
 
@@ -58,6 +66,16 @@ def as_steps(name, steps, first, last):
     if index.size and not first <= int(index.min()) <= int(index.max()) <= last:
         raise ValueError(f"{name} must lie in {first}..{last}, got {index.min()}..{index.max()}")
     return int(index) if index.ndim == 0 else index.astype(np.int64)
+
+
+def one_dimensional(name, values):
+    """A float64 copy of `values`, real numbers (n,) with n >= 1. TypeError or ValueError for anything else."""
+    array = np.asarray(values)
+    if array.ndim != 1 or len(array) == 0:
+        raise ValueError(f"{name} must be one-dimensional and not empty, got shape {array.shape}")
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
+    return array.astype(np.float64)
 
 
 def is_integer(value):

@@ -4,11 +4,10 @@ import math
 
 import numpy as np
 
-from tinyddpm.coefficients import as_steps, check_like, named
+from tinyddpm.coefficients import as_steps, check_like, check_T, named
 from tinyddpm.gaussian import sum_per_sample
 from tinyddpm.prediction import BIJECTIONS
 from tinyddpm.reverse import variance_table
-from tinyddpm.schedule import check_T
 
 __all__ = ["l_simple", "loss_weight", "snr_weight", "x0_slope", "TRAINING_WEIGHTS", "training_weight"]
 __all__ += ["uniform_timesteps", "stratified_timesteps", "importance_timesteps", "importance_probabilities"]

@@ -131,7 +131,8 @@ def from_x0(schedule, kind, x0, xt, t):
 
 def convert(schedule, prediction, xt, t, source, target):
     """A prediction of kind `source` as one of kind `target`. Raises as `x0_from`. (E24)"""
-    return from_x0(schedule, target, x0_from(schedule, source, prediction, xt, t), xt, t)
+    x0 = x0_from(schedule, source, prediction, xt, t)
+    return prediction if source == target else from_x0(schedule, target, x0, xt, t)  # there and back would round
 
 
 def guided(null, conditional, scale):

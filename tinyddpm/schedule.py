@@ -5,10 +5,10 @@ from functools import cached_property, wraps
 
 import numpy as np
 
-from tinyddpm.coefficients import as_steps, is_integer, named
+from tinyddpm.coefficients import as_steps, check_T, is_integer, named, one_dimensional
 from tinyddpm.spacing import SPACINGS, distinct
 
-__all__ = ["NoiseSchedule", "SCHEDULES", "named_schedule", "check_T"]
+__all__ = ["NoiseSchedule", "SCHEDULES", "named_schedule"]
 
 # Ho et al. 2020 state their schedule for 1000 steps. For another T, `stretched` keeps the total noise.
 REFERENCE_T, REFERENCE_START, REFERENCE_END = 1000, 1e-4, 0.02
@@ -274,23 +274,6 @@ def checked_ends(high, low):
     if not np.inf > high > low > -np.inf:
         raise ValueError(f"log_snr must fall: high must be above low, got {high} and {low}")
     return high, low
-
-
-def check_T(T):
-    """T as a Python int, if it is an integer of at least 1."""
-    if not is_integer(T) or T < 1:
-        raise ValueError(f"T must be an integer of at least 1, got {T!r}")
-    return int(T)
-
-
-def one_dimensional(name, values):
-    """A float64 copy of `values`, real numbers (n,) with n >= 1. TypeError or ValueError for anything else."""
-    array = np.asarray(values)
-    if array.ndim != 1 or len(array) == 0:
-        raise ValueError(f"{name} must be one-dimensional and not empty, got shape {array.shape}")
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
-    return array.astype(np.float64)
 
 
 def check_steps(beta, alpha, timesteps):

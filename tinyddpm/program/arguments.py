@@ -57,7 +57,7 @@ def parser():
     )
     train.add_argument("--preset", choices=PRESETS, help="size of the network (default: the one that fits the images)")
     train.add_argument("--schedule", help=f"noise schedule (default {_defaults('default_schedule')})")
-    train.add_argument("--log-snr", type=_numbers, help="HIGH,LOW: ends of the schedule even_log_snr (default 13.3,-5)")
+    train.add_argument("--log-snr", type=_numbers, help="HIGH,LOW: ends of the schedules fine_cosine and even_log_snr")
     train.add_argument("--timesteps", dest="T", type=at_least(1), help=f"noisy steps (default {default.T})")
     train.add_argument("--prediction", help=f"what the network predicts: {_defaults('predictions')}")
     train.add_argument("--loss-weight", help=f"of the squared error: {_defaults('loss_weights')}")

@@ -13,9 +13,9 @@ import math
 
 import numpy as np
 
-from tinyddpm.coefficients import check_like, spread
+from tinyddpm.coefficients import check_like, check_T, spread
 from tinyddpm.gaussian import STANDARD_NORMAL, Gaussian, exp, sum_per_sample
-from tinyddpm.schedule import NoiseSchedule, check_T
+from tinyddpm.schedule import NoiseSchedule
 from tinyddpm.theory.log_snr import signal_and_sigma
 from tinyddpm.theory.oracle import flat, like
 

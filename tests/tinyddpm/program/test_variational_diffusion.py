@@ -158,7 +158,7 @@ def test_the_bound_with_labels_is_the_conditional_bound_and_the_bits_of_the_labe
         (lambda: Config(diffusion="vdm", prediction="v"), "'v' of vdm diffusion; there are: eps"),
         (lambda: Config(diffusion="vdm", loss_weight="own"), "'own' of vdm diffusion; there are: bound"),
         (lambda: Model(replace(VDM_CONFIG, T=1)), "two ends, T >= 2, got T = 1"),
-        (lambda: Config(schedule_options={"high": 1}), "schedule_options: .*high"),
+        (lambda: Config(schedule_options={"end": 1}), "schedule_options: .*end"),
         (lambda: Config(diffusion="vdm", schedule_options={"high": -7.0}), "high must be above low, got -7.0 and -5.0"),
     ],
 )
