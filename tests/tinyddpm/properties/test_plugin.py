@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from subprocesses import run_python
 
 from tinyddpm.program.cli import main
 from tinyddpm.properties import IDENTITIES
@@ -103,6 +104,45 @@ def test_the_command_prints_json(folder, capsys):
     assert list(found) == [identity.name for identity in IDENTITIES]
     assert found["E2 marginal"]["status"] == "fails" and "expected" in found["E2 marginal"]["words"]
     assert found["E1 step"] == {**found["E1 step"], "status": "not checked", "example": None, "words": None}
+
+
+ALONE = """
+    import sys
+
+    class Only:
+        \"""A finder that knows the standard library and these packages, as in an environment without any other.\"""
+
+        def find_spec(self, name, path=None, target=None):
+            known = {*sys.stdlib_module_names, *sys.argv[1].split(",")}
+            if name.partition(".")[0] not in known and not name.startswith("_sysconfigdata"):
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    sys.meta_path.insert(0, Only())
+"""
+NEEDED = "numpy,hypothesis,sortedcontainers,_hypothesis_globals,_hypothesis_ftz_detector,tinyddpm,mine_for_the_plugin"
+PYTEST = "pytest,_pytest,py,pluggy,iniconfig,packaging,pygments,_hypothesis_pytestplugin"
+
+
+@pytest.mark.parametrize(
+    "packages, program",
+    [
+        (NEEDED, "from tinyddpm.properties import check; from mine_for_the_plugin import *; print(check(Right(), 5))"),
+        (
+            f"{NEEDED},{PYTEST}",
+            "import pytest; pytest.main('-p tinyddpm.properties.plugin --diffusion-identities '"
+            "'mine_for_the_plugin:Right -v'.split())",
+        ),
+        (
+            f"{NEEDED},nn,cloudpickle,threadpoolctl",  # the command's program needs what tinyddpm is installed with
+            "from tinyddpm.program.cli import main; main(['check', 'mine_for_the_plugin:Right'])",
+        ),
+    ],
+    ids=["check", "the plugin", "the command"],
+)
+def test_nothing_is_needed_but_numpy_and_hypothesis(folder, packages, program):
+    env = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = run_python("-c", textwrap.dedent(ALONE) + program, packages, cwd=folder, env=env)
+    assert done.returncode == 0 and "E2 marginal" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

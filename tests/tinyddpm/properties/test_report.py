@@ -137,6 +137,23 @@ def test_float32_is_held_to_its_own_rounding_only():
     assert check(coarse(LINEAR), examples=40).names("fails") == ["E2 marginal"]
 
 
+def to_bfloat16(x):
+    """The nearest number of eight bits, ties to even, as float32."""
+    bits = np.asarray(x, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+@pytest.mark.parametrize("method", ["q_sample", "q_step", "posterior", "step", "convert"])
+def test_bfloat16_is_held_to_its_own_rounding_only(method):
+    def rounded(self, *arguments):
+        found = getattr(Own, method)(self, *arguments)
+        return tuple(map(to_bfloat16, found)) if isinstance(found, tuple) else to_bfloat16(found)
+
+    coarse = type("Coarse", (Own,), {method: rounded})
+    check(coarse(LINEAR, dtype="bfloat16"), examples=20).raise_if_failed()
+    assert check(coarse(LINEAR, dtype="float32"), examples=20).names("fails")
+
+
 def test_without_hypothesis_it_says_how_to_get_it(monkeypatch):
     real = builtins.__import__
 
