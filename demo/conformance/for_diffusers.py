@@ -165,7 +165,11 @@ def adapters():
         sampler("EulerAncestralDiscreteScheduler", solver="ddim", order=None, eta=1.0, **sigma),
         sampler("HeunDiscreteScheduler", solver="heun", order=2, **sigma),
         sampler("DPMSolverMultistepScheduler", solver="2m", order=2),
-        sampler("UniPCMultistepScheduler"),
+        sampler(
+            "UniPCMultistepScheduler"
+        ),  # of order 3: not yet from 20 to 40 steps, near which its error changes sign
+        sampler("UniPCMultistepScheduler", order=2, solver_type="bh1"),
+        sampler("UniPCMultistepScheduler", order=3, solver_order=3),
         sampler("PNDMScheduler", starts_at_T=False, skip_prk_steps=True, set_alpha_to_one=True),
         sampler("FlowMatchEulerDiscreteScheduler", solver="ddim", coordinates="flow", zero_terminal_snr=True),
     ]
@@ -185,13 +189,24 @@ s, x = DDPMScheduler(variance_type="fixed_large", timestep_spacing="trailing"), 
 s.set_timesteps(30)
 print(s.step(x, s.timesteps[-1], x, generator=torch.manual_seed(0)).prev_sample.std())
 """,
-    "DDIM with linspace spacing: a step does not lead to the next timestep (x_0 is 0; the noise left, and the right one)": """
+    "DDIM: a step does not lead to the next timestep with linspace spacing, nor with trailing where the steps do not "
+    "divide 1000 (x_0 is 0; the noise left, and the right one)": """
 import torch
 from diffusers import DDIMScheduler
-s = DDIMScheduler(timestep_spacing="linspace", clip_sample=False)
-s.set_timesteps(2)
-first, second = ((1 - s.alphas_cumprod[t]) ** 0.5 for t in s.timesteps)
-print(s.step(torch.ones(1), s.timesteps[0], first * torch.ones(1)).prev_sample, second)
+for spacing in ("linspace", "trailing"):
+    s = DDIMScheduler(timestep_spacing=spacing, clip_sample=False)
+    s.set_timesteps(30)
+    here, after = ((1 - s.alphas_cumprod[t]) ** 0.5 for t in s.timesteps[-2:])
+    print(s.step(torch.ones(1), s.timesteps[-2], here * torch.ones(1)).prev_sample, after)
+""",
+    "UniPC with bh1 gives NaN at the last sigma, which is 0 by default": """
+import torch
+from diffusers import UniPCMultistepScheduler
+s, x = UniPCMultistepScheduler(solver_type="bh1"), torch.ones(1, 1)
+s.set_timesteps(8)
+for t in s.timesteps:
+    x = s.step(x, t, x).prev_sample
+print(x)
 """,
     "One step with linspace spacing starts at timestep 0, where there is nearly no noise": """
 from diffusers import DDPMScheduler

@@ -3,21 +3,27 @@
     python demo/conformance/mutate.py
     python demo/conformance/mutate.py --limit 20 --examples 10
 
-The steps of DDPM, DDIM and DPM-Solver++ are read from the installed package, changed in memory one operator, constant or
-condition at a time, and put back. A change counts only if it changes what the samplers of for_diffusers.py return; the
-other changes are in branches for options that these do not use, or change nothing.
+The steps of DDPM, DDIM and DPM-Solver++ are read from the installed packages, changed in memory one operator, constant or
+condition at a time, and put back. A change counts only if it changes what the adapters of that library return; the other
+changes are in branches for options that these do not use, or change nothing. The last section of docs/conformance.md has
+the result.
 """
 
 import argparse
 import ast
 import copy
+import functools
+import importlib
 import inspect
+import os
+import sys
 import textwrap
+from dataclasses import replace
+from pathlib import Path
 from unittest.mock import patch
 
-import diffusers
-import for_diffusers as library
 import numpy as np
+from report import put
 
 from tinyddpm.properties import check
 from tinyddpm.properties.cases import Case
@@ -27,24 +33,85 @@ SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mul
 SWAPS |= {ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
 SWAPS |= {ast.And: ast.Or, ast.Or: ast.And}
 
-leading = {"starts_at_T": False}
-TARGETS = {  # scheduler: its methods, and the adapters that use them
-    "DDPMScheduler": (
+
+def ddpm_of_diffusers(library):
+    leading = {"starts_at_T": False}
+    kinds = "epsilon", "v_prediction", "sample"
+    return [
+        *(library.DDPM(steps=20, claims=leading, prediction_type=kind) for kind in kinds),
+        library.DDPM(steps=20, claims={**leading, "variance": "beta"}, variance_type="fixed_large"),
+    ]
+
+
+def ddim_of_diffusers(library):
+    claims = {"starts_at_T": False, "order": None}
+    return [library.DDIM(steps=20, claims={**claims, "eta": eta}) for eta in (0.0, 1.0)]
+
+
+def dpm_solver_of_diffusers(library):
+    return [library.sampler("DPMSolverMultistepScheduler", solver="2m", order=2, steps=20)]
+
+
+def ddpm_of_lucidrains(library):
+    return [library.DDPM("cosine", 12, kind) for kind in ("pred_noise", "pred_x0", "pred_v")]
+
+
+def ddim_of_lucidrains(library):
+    return [library.DDIM(eta=eta) for eta in (0.0, 1.0)]
+
+
+def karras_of_lucidrains(library):
+    return [library.Elucidated(solver) for solver in ("heun", "2m")]
+
+
+def named(*names):
+    """Those adapters of a library whose name begins with one of these."""
+    return lambda library: [adapter for adapter in library.adapters() if repr(adapter).startswith(names)]
+
+
+CONVERSIONS = "predict_start_from_noise", "predict_noise_from_start", "predict_v", "predict_start_from_v"
+TARGETS = [  # the module with the adapters, where the functions are, their names, and the adapters that use them
+    (
+        "for_diffusers",
+        "diffusers:DDPMScheduler",
         ("step", "_get_variance", "add_noise", "get_velocity", "previous_timestep"),
-        lambda: (
-            [library.DDPM(steps=20, claims=leading, prediction_type=p) for p in ("epsilon", "v_prediction", "sample")]
-            + [library.DDPM(steps=20, claims={**leading, "variance": "beta"}, variance_type="fixed_large")]
-        ),
+        ddpm_of_diffusers,
     ),
-    "DDIMScheduler": (
-        ("step", "_get_variance", "add_noise"),
-        lambda: [library.DDIM(steps=20, claims={**leading, "eta": eta, "order": None}) for eta in (0.0, 1.0)],
-    ),
-    "DPMSolverMultistepScheduler": (
+    ("for_diffusers", "diffusers:DDIMScheduler", ("step", "_get_variance", "add_noise"), ddim_of_diffusers),
+    (
+        "for_diffusers",
+        "diffusers:DPMSolverMultistepScheduler",
         ("step", "convert_model_output", "dpm_solver_first_order_update", "multistep_dpm_solver_second_order_update"),
-        lambda: [library.sampler("DPMSolverMultistepScheduler", solver="2m", order=2, steps=20)],
+        dpm_solver_of_diffusers,
     ),
-}
+    (
+        "for_denoising_diffusion_pytorch",
+        "denoising_diffusion_pytorch:GaussianDiffusion",
+        (*CONVERSIONS, "q_sample", "q_posterior", "model_predictions", "p_mean_variance", "p_sample"),
+        ddpm_of_lucidrains,
+    ),
+    (
+        "for_denoising_diffusion_pytorch",
+        "denoising_diffusion_pytorch:GaussianDiffusion",
+        ("ddim_sample",),
+        ddim_of_lucidrains,
+    ),
+    (
+        "for_denoising_diffusion_pytorch",
+        "denoising_diffusion_pytorch:ElucidatedDiffusion",
+        ("sample", "sample_using_dpmpp", "c_skip", "c_out", "c_in"),
+        karras_of_lucidrains,
+    ),
+    ("for_azula", "azula.sample:DDPMSampler", ("step",), named("DDPMSampler")),
+    ("for_azula", "azula.sample:DDIMSampler", ("step",), named("DDIMSampler")),
+    ("for_azula", "azula.sample:xEABSampler", ("__call__", "_exponential_adams_bashforth"), named("xEABSampler")),
+    (
+        "for_k_diffusion",
+        "k_diffusion.sampling:",
+        ("sample_euler_ancestral", "get_ancestral_step", "sample_heun", "sample_dpmpp_2m", "to_d"),
+        named("sample_euler", "sample_heun", "sample_dpmpp_2m"),
+    ),
+]
 
 
 def mutants(tree):
@@ -72,19 +139,22 @@ def changes(node):
         yield f"no minus in {ast.unparse(node)}", lambda n: setattr(n, "op", ast.UAdd())
 
 
-def compiled(kind, method, tree):
+def compiled(owner, name, tree):
     names = {}
-    exec(compile(ast.fix_missing_locations(tree), f"{method} changed", "exec"), vars(inspect.getmodule(kind)), names)
-    return names[method]
+    exec(compile(ast.fix_missing_locations(tree), f"{name} changed", "exec"), vars(inspect.getmodule(owner)), names)
+    return names[name]
 
 
 def behaviour(adapters):
     """What the adapters return for fixed inputs, as bytes; the exception where there is one."""
     rng, found = np.random.default_rng(0), []
     for adapter in adapters():
-        case = Case(adapter, 7, *rng.standard_normal((3, 2, 2)).astype("float32"))
-        asked = [lambda c=case: run(c, lambda x, alpha_bar: np.tanh(x)), lambda c=case: c.q_sample(7)]
-        asked += [lambda c=case: c.convert(c.eps, "eps", "x0"), lambda c=case: c.convert(c.x0, "x0", "v")]
+        given = 2 * rng.standard_normal((3, 2, 2))
+        case = Case(adapter, 7, *given.astype(adapter.dtype))
+        asked = [functools.partial(run, case, lambda x, alpha_bar: np.tanh(x)), functools.partial(case.q_sample, 7)]
+        asked += [functools.partial(one.step, case.noise) for one in (case, replace(case, t=1))]
+        asked += [functools.partial(case.convert, case.eps, "eps", "x0")]
+        asked += [functools.partial(case.convert, case.x0, "x0", "v")]
         for ask in asked:
             try:
                 found.append(ask().tobytes())
@@ -93,27 +163,55 @@ def behaviour(adapters):
     return found
 
 
+def score(owner, names, adapters, examples, limit):
+    """How many changes changed something, and those among them that no identity noticed, in words."""
+    right = behaviour(adapters)
+    sources = {name: textwrap.dedent(inspect.getsource(getattr(owner, name))) for name in names}
+    every = [(name, *mutant) for name, source in sources.items() for mutant in mutants(ast.parse(source))]
+    counted, lived = 0, []
+    for name, words, tree in every[:: -(-len(every) // limit)]:
+        try:
+            with patch.object(owner, name, compiled(owner, name, tree)):
+                if behaviour(adapters) == right:
+                    continue
+                noticed = not all(check(adapter, examples).passed for adapter in adapters())
+        except Exception:
+            noticed = True
+        counted += 1
+        lived += [] if noticed else [f"{name}, {words}"]
+    return counted, lived
+
+
 def main():
-    parser = argparse.ArgumentParser(description="Change the samplers of diffusers place by place, and check each.")
+    parser = argparse.ArgumentParser(description="Change the samplers of other libraries place by place; check each.")
     parser.add_argument("--examples", default=25, type=int, help="for each identity (default 25)")
-    parser.add_argument("--limit", default=10**6, type=int, help="changes of each scheduler, evenly chosen")
+    parser.add_argument("--limit", default=10**6, type=int, help="changes of each sampler, evenly chosen")
+    parser.add_argument("--only", default="", help="targets whose name has this in it, such as azula")
+    parser.add_argument("--out", default=Path(__file__).parents[2] / "docs/conformance.md", type=Path)
     arguments = parser.parse_args()
-    for name, (methods, adapters) in TARGETS.items():
-        kind, right = getattr(diffusers, name), behaviour(adapters)
-        trees = {m: ast.parse(textwrap.dedent(inspect.getsource(getattr(kind, m)))) for m in methods}
-        every = [(m, *mutant) for m, tree in trees.items() for mutant in mutants(tree)]
-        counted, lived = 0, []
-        for method, words, tree in every[:: -(-len(every) // arguments.limit)]:
-            with patch.object(kind, method, compiled(kind, method, tree)):
-                try:
-                    if behaviour(adapters) == right:
-                        continue
-                    noticed = not all(check(adapter, arguments.examples).passed for adapter in adapters())
-                except Exception:
-                    noticed = True
-            counted += 1
-            lived += [] if noticed else [f"{method}, {words}"]
-        print(f"{name}: {counted - len(lived)} of {counted} changes noticed", *lived, sep="\n    ", flush=True)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # before a library imports it
+    lines = [
+        "`python demo/conformance/mutate.py` changes the code of the samplers in one place at a time. Counted are the"
+    ]
+    lines += ["changes that change what the samplers return, and those among them that no identity notices.", ""]
+    lines += ["| code | changes | noticed | lived |\n|---|---|---|---|"]
+    for module, place, names, adapters in TARGETS:
+        if arguments.only not in place:
+            continue
+        try:
+            library = importlib.import_module(module)
+        except ImportError as error:
+            print(f"{place}: not checked, {error}", file=sys.stderr)
+            continue
+        package, _, kind = place.partition(":")
+        owner = importlib.import_module(package)
+        owner = getattr(owner, kind) if kind else owner
+        found = score(owner, names, functools.partial(adapters, library), arguments.examples, arguments.limit)
+        lived = "; ".join(f"`{words.replace('|', ' or ')}`" for words in found[1])
+        shown = ", ".join(names)
+        lines += [f"| {package} {kind} {shown} | {found[0]} | {found[0] - len(found[1])} | {lived} |"]
+        print(lines[-1], flush=True)
+    put(arguments.out, "Mutation", "", lines)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """docs/conformance.md from one command: which identities hold for the samplers of other libraries.
 
-    pip install diffusers torch hypothesis
+    pip install diffusers accelerate smalldiffusion k-diffusion denoising-diffusion-pytorch azula flow-matching flaxdiff
     python demo/conformance/report.py
-    python demo/conformance/report.py --examples 10 --out page.md
+    python demo/conformance/report.py --only azula --examples 10 --out page.md
 
-A library that is not installed is named as such. For each identity that fails, the page has the smallest example and
-what becomes of a Gaussian: the variance of the samples, beside that of the recursion which the sampler claims to be.
+k-diffusion needs dctorch, which asks for NumPy 1; `pip install --no-deps` both, and what they import.
+
+Each library has a section of the page, which is replaced. A library that is not installed is named as such. For each
+identity that fails, the page has the smallest example and what becomes of a Gaussian: the variance of the samples,
+beside that of the recursion which the sampler claims to be. Every failure belongs to a finding, whose lines are run.
 """
 
 import argparse
@@ -13,6 +16,8 @@ import contextlib
 import datetime
 import importlib
 import io
+import os
+import re
 import time
 from pathlib import Path
 
@@ -21,18 +26,31 @@ import numpy as np
 from tinyddpm.properties import IDENTITIES, check
 from tinyddpm.properties.chains import recursion_variance, sampled_variance
 
-LIBRARIES = ("for_diffusers", "for_smalldiffusion", "for_k_diffusion")
+LIBRARIES = (
+    "diffusers",
+    "denoising_diffusion_pytorch",
+    "k_diffusion",
+    "smalldiffusion",
+    "azula",
+    "flow_matching",
+    "flaxdiff",
+)
 STEPS, VARIANCE = 20, 0.25
+HEAD = f"""# Conformance
+
+The {len(IDENTITIES)} identities of `tinyddpm.properties` on the samplers of other libraries, as `python
+demo/conformance/report.py` writes it. Each sampler is held to what its documentation claims; the adapters in
+`demo/conformance/` say what that is, and the orders of convergence are the adapters' own claims. *variance* is that of
+the samples in {STEPS} steps, or in those that the name says where the code has no grid of its own, with the ideal model
+of data N(0, {VARIANCE}); *its recursion* is the same in float64, written out from the equations. Every failure belongs
+to one of the findings below it, each shown by lines that use that library alone.
+"""
 
 
 def section(module, examples):
     """The page's part about one library: lines."""
-    lines = [
-        f"## {module.NAME} {module.VERSION}",
-        "",
-        "| sampler | hold | fail | not checked | variance | its recursion |",
-    ]
-    lines += ["|---|---|---|---|---|---|"]
+    head = "| sampler | hold | fail | not checked | variance | its recursion |"
+    lines = [f"{datetime.date.today()}, {examples} examples for each identity.", "", head, "|---|---|---|---|---|---|"]
     failures = []
     for adapter in module.adapters():
         start = time.process_time()
@@ -40,63 +58,78 @@ def section(module, examples):
         failed = [result for result in report.results if result.status in ("fails", "mistake")]
         counts = [len(report.names("holds")), len(failed), len(report.names("not checked"))]
         lines.append(f"| {adapter!r} | {' | '.join(map(str, [*counts, *variances(adapter)]))} |")
-        failures += [(adapter, result) for result in failed]
-        print(f"{adapter!r}: {counts}, {time.process_time() - start:.1f} s")
-    for adapter, result in failures:
-        lines += ["", f"**{result.identity.name}** of `{adapter!r}`: {result.identity.statement}.", "", "```"]
-        lines += [f"smallest example: {str(result.example).partition(' for ')[0]}", shortened(result.words), "```"]
+        failures += [f"\n`{adapter!r}`:\n"] * bool(failed) + [f"- {one_line(result)}" for result in failed]
+        print(f"{adapter!r}: {counts}, {time.process_time() - start:.1f} s", flush=True)
+    lines += failures
     for title, code in getattr(module, "FINDINGS", {}).items():
         lines += ["", f"### {title}", "", "```python", code.strip(), "```", "", f"prints `{printed(code)}`."]
-    return [*lines, ""]
+    return lines
 
 
 def variances(adapter):
-    """The variance of x_0 from Gaussian data of the variance VARIANCE in STEPS steps, and what its recursion gives."""
+    """The variance of x_0 from Gaussian data of the variance VARIANCE, and what its recursion gives."""
+    try:
+        adapter = adapter.with_steps(STEPS)
+    except NotImplementedError:
+        if len(adapter.alpha_bar) > STEPS + 1:
+            return ["-", "-"]
     found = []
     for variance in (sampled_variance, recursion_variance):
         try:
             with np.errstate(all="ignore"):
-                found.append(f"{variance(adapter.with_steps(STEPS), VARIANCE):.5f}")
+                found.append(f"{variance(adapter, VARIANCE):.5f}")
         except NotImplementedError:
             found.append("-")
+        except Exception as error:
+            found.append(type(error).__name__)
     return found
 
 
-def shortened(words, most=300):
-    return words if len(words) <= most else words[:most] + " ..."
+def one_line(result, most=200):
+    if result.example is None:
+        return f"**{result.identity.name}**: in its first runs only."
+    example, words = str(result.example).partition(" for ")[0], result.words
+    words = words if len(words) <= most else words[:most] + " ..."
+    return f"**{result.identity.name}**: at {example} it {words}."
 
 
 def printed(code):
-    """What a few lines print that use the library alone."""
+    """What a few lines print that use the library alone, or the error that ends them."""
     out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        exec(code, {})
-    return out.getvalue().strip()
+    try:
+        with contextlib.redirect_stdout(out):
+            exec(code, {})
+    except Exception as error:
+        return f"{out.getvalue()}{type(error).__name__}: {error}".strip()
+    return " ".join(out.getvalue().split())
+
+
+def put(page, name, version, lines):
+    """Replace the section `name` of the page, or add it at the end; other sections stay as they are."""
+    text = page.read_text("utf-8") if page.exists() else ""
+    sections = [one.rstrip() for one in re.split(r"(?m)^(?=## )", text)][1:]
+    new, written = "\n".join([f"## {name} {version}".rstrip(), "", *lines]), False
+    for i, one in enumerate(sections):
+        if one.startswith(f"## {name}"):
+            sections[i], written = new, True
+    sections += [] if written else [new]
+    page.write_text("\n".join([HEAD, *(f"{one}\n" for one in sections)]), "utf-8")
 
 
 def main():
     parser = argparse.ArgumentParser(description="Check the samplers of other libraries, and write the page about it.")
     parser.add_argument("--examples", default=100, type=int, help="for each identity (default 100)")
+    parser.add_argument("--only", choices=LIBRARIES, help="one library's section")
     parser.add_argument("--out", default=Path(__file__).parents[2] / "docs/conformance.md", type=Path)
     arguments = parser.parse_args()
-    lines = [
-        "# Conformance",
-        "",
-        f"Written by `python demo/conformance/report.py` on {datetime.date.today()}, {arguments.examples} examples each: "
-        f"the {len(IDENTITIES)} identities of `tinyddpm.properties` on the samplers of other libraries. Each sampler is "
-        "held to what its documentation claims; the adapters in `demo/conformance/` say what that is. *variance* is that of "
-        f"the samples in {STEPS} steps, with the ideal model of data N(0, {VARIANCE}); its recursion is the same in "
-        "float64, written out from the equations.",
-        "",
-    ]
-    for name in LIBRARIES:
+    os.environ.setdefault("TQDM_DISABLE", "1")  # before a library imports it
+    for name in [arguments.only] if arguments.only else LIBRARIES:
         try:
-            module = importlib.import_module(name)
+            module = importlib.import_module(f"for_{name}")
         except ImportError as error:
-            lines += [f"## {name.removeprefix('for_')}", "", f"Not checked: {error}.", ""]
+            put(arguments.out, name.replace("_", "-"), "", [f"Not checked: {error}."])
             continue
-        lines += section(module, arguments.examples)
-    arguments.out.write_text("\n".join(lines), "utf-8")
+        put(arguments.out, module.NAME, module.VERSION, section(module, arguments.examples))
     print(arguments.out)
 
 

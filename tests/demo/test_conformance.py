@@ -18,10 +18,22 @@ def adapters(name, monkeypatch):
     return importlib.import_module(f"for_{name}")
 
 
-@pytest.mark.parametrize("name", ["diffusers", "k_diffusion", "smalldiffusion"])
+LIBRARIES = sorted(path.stem.removeprefix("for_") for path in FOLDER.glob("for_*.py"))
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
 def test_every_adapter_is_one_without_a_mistake(name, monkeypatch):
     for adapter in adapters(name, monkeypatch).adapters():
         assert check(adapter, examples=3).names("mistake") == [], adapter
+
+
+def test_the_page_has_a_section_for_each_library(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    report = importlib.import_module("report")
+    assert sorted(report.LIBRARIES) == LIBRARIES
+    page = (FOLDER.parents[1] / "docs/conformance.md").read_text("utf-8")
+    for name in LIBRARIES:
+        assert f"\n## {name.replace('_', '-')} " in page
 
 
 def test_ddpm_of_diffusers_holds_and_its_fixed_large_log_gives_no_number(monkeypatch):
@@ -31,6 +43,14 @@ def test_ddpm_of_diffusers_holds_and_its_fixed_large_log_gives_no_number(monkeyp
     report = check(library.DDPM(claims=large, variance_type="fixed_large_log"), examples=10)
     assert "E29 variance" in report.names("fails")
     assert "nan" in next(result.words for result in report.results if result.identity.name == "E29 variance")
+
+
+def test_the_ops_of_autograd_hold(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    pytest.importorskip("autograd")
+    engines = importlib.import_module("engines")
+    for name, (function, shapes) in engines.OPS.items():
+        assert engines.problems(engines.autograd_op, function, shapes) == [], name
 
 
 def test_the_ops_of_mygrad_hold_but_for_numbers_that_make_float32_float64(monkeypatch):

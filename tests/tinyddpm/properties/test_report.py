@@ -165,3 +165,14 @@ def test_without_hypothesis_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match="pip install hypothesis"):
         check(Own(LINEAR))
+
+
+def test_code_that_fails_in_its_first_runs_only_is_reported():
+    class Warming(Whole):
+        calls = 0
+
+        def q_sample(self, x0, t, noise):
+            self.calls += 1
+            return Own.q_sample(self, x0, t, noise) + (self.calls < 20)
+
+    assert "another result the next time" in str(check(Warming(LINEAR), examples=5))
