@@ -28,7 +28,7 @@ class Result:
         if self.example is None:
             return None
         try:
-            return disagreement(self.identity, self.example) or "another result the next time"
+            return disagreement(self.identity, self.example) or "gave another result the next time"
         except AdapterError as error:
             return f"the adapter: {error}"
 
