@@ -190,10 +190,11 @@ def main():
     parser.add_argument("--out", default=Path(__file__).parents[2] / "docs/conformance.md", type=Path)
     arguments = parser.parse_args()
     os.environ.setdefault("TQDM_DISABLE", "1")  # before a library imports it
+    most = f", at most {arguments.limit} of each sampler, evenly chosen" if arguments.limit < 10**6 else ""
     lines = [
-        "`python demo/conformance/mutate.py` changes the code of the samplers in one place at a time. Counted are the"
+        f"`python demo/conformance/mutate.py` changes the code of the samplers in one place at a time{most}. Counted are"
     ]
-    lines += ["changes that change what the samplers return, and those among them that no identity notices.", ""]
+    lines += ["the changes that change what the samplers return, and those among them that no identity notices.", ""]
     lines += ["| code | changes | noticed | lived |\n|---|---|---|---|"]
     for module, place, names, adapters in TARGETS:
         if arguments.only not in place:

@@ -20,8 +20,8 @@ from tinyddpm.program.judge import Judge, as_seen
 from tinyddpm.program.train import load_on
 from tinyddpm.samplers import named_sampler
 
-CHOICES = "ancestral:t,ancestral:log_snr,sde_dpm_solver:t,sde_dpm_solver:log_snr,sde_dpm_solver:karras,"
-CHOICES += "ddim:t,dpm_solver:t,dpm_solver:log_snr,dpm_solver_2s:log_snr,dpm_solver_3m:log_snr,heun:log_snr"
+CHOICES = "ancestral:angle,ancestral:t,sde_dpm_solver:angle,sde_dpm_solver:log_snr,sde_dpm_solver:karras,"
+CHOICES += "ddim:angle,dpm_solver:angle,dpm_solver:log_snr,dpm_solver_2s:log_snr,dpm_solver_3m:log_snr,heun:log_snr"
 COLUMNS = "distance", "sure", "agreement", "precision", "recall"
 
 
