@@ -57,21 +57,20 @@ def measure(model, judge, n, sampler, spacing, evaluations, guidance):
 
 def picture(rows):
     """Distance and the share of sure samples against evaluations, a line for each sampler and spacing."""
-    figure = plots._figure(11, 4)
+    figure = plots._figure(13, 4)
     panels = figure.subplots(1, 2)
-    for name in dict.fromkeys((row["sampler"], row["spacing"]) for row in rows):
+    for i, name in enumerate(dict.fromkeys((row["sampler"], row["spacing"]) for row in rows)):
         mine = sorted((r for r in rows if (r["sampler"], r["spacing"]) == name), key=lambda r: r["evaluations"])
+        style = {"color": f"C{i}", "ls": "-" if i < 10 else "--", "label": f"{name[0]}, {name[1]}"}
         for axes, column in zip(panels, ("distance", "sure"), strict=True):
-            evaluations = [row["evaluations"] for row in mine]
-            axes.plot(evaluations, [row[column] for row in mine], "o-", ms=3, label=f"{name[0]}, {name[1]}")
-    for axes, label in zip(panels, ("Frechet distance", "share over 95% sure"), strict=True):
+            axes.plot([row["evaluations"] for row in mine], [row[column] for row in mine], marker="o", ms=3, **style)
+    for axes, label in zip(panels, ("Frechet distance, percent", "share over 95% sure"), strict=True):
         axes.set_xscale("log")
         plots._plain(axes, "evaluations of the network", label, "")
         ticks = sorted({row["asked"] for row in rows})
         axes.set_xticks(ticks, ticks)
         axes.minorticks_off()
-    panels[0].set_yscale("log")
-    panels[0].legend(fontsize=8, frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
     return figure
 
 
