@@ -55,10 +55,9 @@ class Flow(Adapter):
     def convert(self, value, xt, t, source, target):
         names = {"eps": "epsilon", "x0": "target", "velocity": "velocity"}
         found = getattr(self.path, f"{names[source]}_to_{names[target]}")
-        sign = -1 if "velocity" in (source, target) else 1
-        if source == "velocity":
-            return found(-value, xt, self.time(t))
-        return sign * found(value, xt, self.time(t))
+        value = -value if source == "velocity" else value  # theirs points to the data, ours to the noise
+        converted = found(value, xt, self.time(t))
+        return -converted if target == "velocity" else converted
 
     def chain(self, denoise, x_T, noise):
         def velocity(x, t):
