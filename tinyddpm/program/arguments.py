@@ -55,7 +55,7 @@ def parser():
         choices=DIFFUSIONS,
         help="noise in steps, or in continuous time, or bits that flip (default gaussian)",
     )
-    train.add_argument("--preset", choices=PRESETS, help="size of the network (default: the one that fits the images)")
+    train.add_argument("--preset", choices=PRESETS, help="size of the network (default: as images and diffusion need)")
     train.add_argument("--schedule", help=f"noise schedule (default {_defaults('default_schedule')})")
     train.add_argument("--log-snr", type=_numbers, help="HIGH,LOW: ends of the schedules fine_cosine and even_log_snr")
     train.add_argument("--timesteps", dest="T", type=at_least(1), help=f"noisy steps (default {default.T})")

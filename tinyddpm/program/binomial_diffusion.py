@@ -31,7 +31,7 @@ class BinomialDiffusion:
     samplers = {"ancestral": lambda: binomial.ancestral_step}
     default_sampler, default_steps, default_spacing = "ancestral", 100, "t"
     loss_name = simple_loss_name = "cross entropy, nats a pixel"
-    continuous_time, unet = False, {}
+    continuous_time, unet, grey_preset = False, {}, "small"
 
     data, pictures = staticmethod(to_bits), staticmethod(from_bits)
     noise = staticmethod(nn.random.uniform)

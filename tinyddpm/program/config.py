@@ -32,7 +32,7 @@ class Config:
     labels, 0 for none; class_shares: which share of the images has each, () where they are even.
     diffusion: a name in DIFFUSIONS. schedule: a name in SCHEDULES, T its steps; prediction: what the network's output
     means; schedule_options: of the schedule, such as {"high": 13.3, "low": -5.0} of even_log_snr. None takes the
-    diffusion's default. preset: a name in PRESETS, None for the one that fits the images. unet:
+    diffusion's default. preset: a name in PRESETS, None for what fits images and diffusion. unet:
     fields of UNetConfig that differ from the preset. "own" stands for an object handed over to `train`.
     shard: images that a core takes at a time, None for as many as fit its cache; no more than batch / shard cores work.
     loss_weight: a name in TRAINING_WEIGHTS (E22, E38). null_rate: how often a label is hidden, for guidance.
@@ -90,7 +90,7 @@ class Config:
         self._set("schedule", self.schedule or diffusion.default_schedule)
         self._set("prediction", self.prediction or next(iter(diffusion.predictions)))
         self._set("loss_weight", self.loss_weight or next(iter(diffusion.loss_weights)))
-        self._set("preset", self.preset or ("small" if self.image[2] == 1 else "base"))
+        self._set("preset", self.preset or (diffusion.grey_preset if self.image[2] == 1 else "base"))
         _named("prediction", self.prediction, diffusion.predictions, of)
         _named(
             "loss_weight",

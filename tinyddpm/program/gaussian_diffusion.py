@@ -49,6 +49,7 @@ class GaussianDiffusion:
     simple_loss_name = r"$\|\epsilon - \hat\epsilon\|^2$ / d"
     continuous_time = False
     unet = {"fourier": 3, "extremes": True}  # fields of UNetConfig
+    grey_preset = "small"  # for images of one channel
 
     data, pictures = staticmethod(to_model), staticmethod(from_model)  # uint8 images to x_0, and back from any x
     noise = staticmethod(nn.random.normal)

@@ -47,6 +47,7 @@ class UNetConfig:
 PRESETS = {
     "tiny": {"width": 16, "multipliers": (1, 2)},
     "small": {"width": 16, "multipliers": (1, 2, 2)},
+    "fine": {"width": 24, "multipliers": (1, 1, 1)},  # wide where the pixels are many: for exact grey levels
     "base": {"width": 32, "multipliers": (1, 2, 2)},
     "large": {"width": 64, "multipliers": (1, 2, 2), "blocks": 2},
 }

@@ -30,6 +30,7 @@ class VariationalDiffusion(GaussianDiffusion):
     default_schedule, default_spacing = "even_log_snr", "angle"
     continuous_time = True
     unet = {**GaussianDiffusion.unet, "T": None}  # times are in [0, 1]
+    grey_preset = "fine"
 
     def __init__(self, schedule, prediction="eps", loss_weight="bound", gamma=None):
         if schedule.T < 2:

@@ -236,6 +236,12 @@ def test_a_file_that_names_no_optimiser_was_trained_by_adam_at_a_constant_rate_o
         Config.from_dict(older | {"decay_steps": 100})
 
 
+def test_the_network_fits_the_images_and_the_diffusion_unless_another_is_asked_for():
+    assert [Config(diffusion=name).preset for name in ("gaussian", "vdm", "binomial")] == ["small", "fine", "small"]
+    assert Config(diffusion="vdm", image=(32, 32, 3)).preset == "base"
+    assert Config(diffusion="vdm", preset="small").preset == "small"
+
+
 def test_configurations_survive_json_and_refuse_unknown_names():
     import json
 
