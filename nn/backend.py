@@ -11,6 +11,8 @@ __all__ = ["array_module", "choose_device", "why_no_gpu", "to_device", "to_numpy
 
 def array_module(array):
     """The module that made `array`: `cupy` for a CuPy array, else `numpy`."""
+    if type(array) is np.ndarray:  # the fast path: this runs several times for every op
+        return np
     cupy = sys.modules.get("cupy")  # before `import cupy` has finished there can be no CuPy array
     return cupy if isinstance(array, getattr(cupy, "ndarray", ())) else np
 

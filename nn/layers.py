@@ -155,9 +155,7 @@ class Linear(Module):
         self.bias = _parameter(np.zeros(outputs))
 
     def __call__(self, x):
-        rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        y = rows @ self.weight + self.bias
-        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], y.shape[-1])
+        return ops.linear(x, self.weight, self.bias)
 
 
 class Conv2d(Module):

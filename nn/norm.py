@@ -40,24 +40,23 @@ def group_norm_silu(x, weight, bias, groups):
     if kernels.used_for(x.xp, x.dtype):
         return _by_kernels("group_norm_silu", x, weight, bias, groups, silu=True)
     centred, scale, normalise_vjp = _normalise(x, weight, bias, groups)
-    # For z, the result of group norm, and h = z / 2: silu(z) = z sigmoid(z) = h + h tanh(h).
-    h = centred * _row(0.5 * scale, centred)
-    h += _row(0.5 * bias.data[None], centred)
-    t = x.xp.tanh(h)
-    y = h * t
-    y += h
+    z = centred * _row(scale, centred)  # the result of group norm
+    z += _row(bias.data[None], centred)
+    d = -z
+    with np.errstate(over="ignore"):  # where e^-z is infinite, silu is 0
+        x.xp.exp(d, out=d)
+    d += 1
+    y = z / d  # silu(z) = z / (1 + e^-z)
 
     slope = None
-    if is_recorded(x, weight, bias):  # slope = 2 silu'(z) = (1 + t) + h (1 - t^2) = (1 + t) (1 + 2 h - y), in place
-        t += 1
-        h += h
-        h -= y
-        h += 1
-        h *= t
-        slope = h
+    if is_recorded(x, weight, bias):  # silu'(z) = (1 + z - y) / (1 + e^-z), in place
+        z -= y
+        z += 1
+        z /= d
+        slope = z
 
     def vjp(g):
-        return normalise_vjp(slope * g.reshape(slope.shape), 0.5)  # 0.5 takes out the 2 of the slope
+        return normalise_vjp(slope * g.reshape(slope.shape))
 
     return node("group_norm_silu", y.reshape(x.shape), (x, weight, bias), vjp)
 
@@ -90,7 +89,7 @@ def _normalise(x, weight, bias, groups):
     """The parts of group norm: centred (N, H, W C), which is x less its group's mean; scale (N, C); and the vjp.
 
     The result of group norm is centred * scale + bias, with scale = weight / std. Pixels lie in long rows of W C
-    entries, because NumPy is fast along long rows. vjp(g, factor) is the vjp at factor * g.
+    entries, because NumPy is fast along long rows.
     """
     xp, shape, w = x.xp, x.shape, weight.data
     n, channels = shape[0], shape[-1]
@@ -102,13 +101,13 @@ def _normalise(x, weight, bias, groups):
     centred = rows - _row(sum_pixels(x.data.reshape(pixels), xp) @ average, rows)
     inverse_std = _inverse_std(sum_pixels((centred * centred).reshape(pixels), xp) @ average, xp)
 
-    def vjp(g, factor=1):
+    def vjp(g):
         g = g.reshape(rows.shape)
-        g_sum = sum_pixels(g.reshape(pixels), xp) * factor
+        g_sum = sum_pixels(g.reshape(pixels), xp)
         product = g * centred
-        g_weight = sum_pixels(product.reshape(pixels), xp) * (inverse_std * factor)  # sum of g * (centred / std)
+        g_weight = sum_pixels(product.reshape(pixels), xp) * inverse_std  # sum of g * (centred / std)
         # gx = (g w - mean of (g w) - (centred / std) * mean of (g w centred / std)) / std, means over the group
-        gx = xp.multiply(g, _row(inverse_std * (w * factor), rows), out=product)
+        gx = xp.multiply(g, _row(inverse_std * w, rows), out=product)
         gx -= centred * _row(inverse_std**2 * ((g_weight * w) @ average), rows)
         gx -= _row(inverse_std * ((g_sum * w) @ average), rows)
         return gx.reshape(shape), g_weight.sum(axis=0), g_sum.sum(axis=0)

@@ -7,12 +7,14 @@ gradient `g` into one gradient per parent. `x.xp` is numpy or cupy. Next: norm.p
 import numpy as np
 
 from nn.gpu.precision import matrix_product
+from nn.norm import sum_pixels
 from nn.options import real
 from nn.random import next_uniform
-from nn.tensors import Tensor, is_recorded, node, taken
+from nn.tensors import Tensor, check_devices, is_recorded, node, taken
 
 __all__ = ["exp", "log", "sqrt", "sin", "cos", "tanh", "sigmoid", "silu", "relu", "softplus", "clip", "where"]
-__all__ += ["concatenate", "pad", "softmax", "log_softmax", "embedding", "dropout", "attention", "mse", "cross_entropy"]
+__all__ += ["linear", "concatenate", "pad", "softmax", "log_softmax", "embedding", "dropout", "attention", "mse"]
+__all__ += ["cross_entropy"]
 
 
 exp, log, sqrt, clip = Tensor.exp, Tensor.log, Tensor.sqrt, Tensor.clip  # as functions too: nn.exp(x) is x.exp()
@@ -86,6 +88,27 @@ def where(condition, x, y):
     return node("where", chosen, (x, y), lambda g: (xp.where(condition, g, zero), xp.where(condition, zero, g)))
 
 
+def linear(x, weight, bias):
+    """x weight + bias, for x (..., I), weight (I, O) and bias (O,): (..., O). ValueError where shapes do not fit."""
+    check_devices("linear", x, weight, bias)
+    if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[0] or bias.shape != weight.shape[1:]:
+        given = f"{x.shape}, {weight.shape} and {bias.shape}"
+        raise ValueError(f"linear needs x (..., I), weight (I, O) and bias (O,), got {given}")
+    xp, shape, (inputs, outputs) = x.xp, x.shape, weight.shape
+    rows, matrix = x.data.reshape(-1, inputs), weight.data
+    y = matrix_product(rows, matrix)
+    y += bias.data
+    needs_gx, kept = x.requires_grad, rows if weight.requires_grad else None
+
+    def vjp(g):
+        g = g.reshape(-1, outputs)
+        gx = matrix_product(g, matrix.T).reshape(shape) if needs_gx else None
+        gw = None if kept is None else matrix_product(kept.T, g)
+        return gx, gw, sum_pixels(g[None], xp)[0]
+
+    return node("linear", y.reshape(*shape[:-1], outputs), (x, weight, bias), vjp)
+
+
 def concatenate(tensors, axis=-1):
     """Tensors joined along `axis`. ValueError if their other axes differ."""
     tensors = tuple(tensors)
@@ -93,10 +116,11 @@ def concatenate(tensors, axis=-1):
         raise TypeError("concatenate needs a list of Tensors, with at least one in it")
     first = tensors[0]
     tensors = tuple(first.operand("concatenate", t) for t in tensors)
-    ends = np.cumsum([t.shape[axis] for t in tensors])[:-1].tolist()
-    xp = first.xp
+    xp, lengths = first.xp, [t.shape[axis] for t in tensors]
     joined = xp.concatenate([t.data for t in tensors], axis=axis)
-    return node("concatenate", joined, tensors, lambda g: tuple(xp.split(g, ends, axis=axis)))
+    return node(
+        "concatenate", joined, tensors, lambda g: tuple(xp.split(g, np.cumsum(lengths)[:-1].tolist(), axis=axis))
+    )
 
 
 def pad(x, widths):
@@ -175,9 +199,18 @@ def attention(query, key, value):
         raise ValueError(
             f"attention needs (..., L, D), (..., M, D), (..., M, E), got {query.shape}, {key.shape}, {value.shape}"
         )
-    axes = (*range(key.ndim - 2), key.ndim - 1, key.ndim - 2)
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(axes)
-    return softmax(scores) @ value
+    check_devices("attention", query, key, value)
+    q, k, v, scale = query.data, key.data, value.data, query.shape[-1] ** -0.5
+    y = _softmax_array((q * scale) @ k.swapaxes(-1, -2), -1, query.xp)
+
+    def vjp(g):
+        g_scores = g @ v.swapaxes(-1, -2)
+        g_scores *= y
+        g_scores -= y * g_scores.sum(axis=-1, keepdims=True)
+        g_scores *= scale
+        return g_scores @ k, g_scores.swapaxes(-1, -2) @ q, y.swapaxes(-1, -2) @ g
+
+    return node("attention", y @ v, (query, key, value), vjp)
 
 
 def mse(prediction, target):

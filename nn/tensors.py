@@ -243,8 +243,12 @@ class Tensor(ArrayProtocols):
         """Axes in another order (reversed if none is given), as numpy.transpose."""
         order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
         order = tuple(order) or tuple(reversed(range(self.ndim)))
-        inverse = tuple(int(i) for i in np.argsort([a % self.ndim for a in order]))
-        return node("transpose", self.data.transpose(order), (self,), lambda g: (g.transpose(inverse),))
+        ndim = self.ndim
+
+        def vjp(g):
+            return (g.transpose(*(int(i) for i in np.argsort([a % ndim for a in order]))),)
+
+        return node("transpose", self.data.transpose(order), (self,), vjp)
 
     def broadcast_to(self, shape):
         """The same entries repeated along new axes and axes of length 1, as numpy.broadcast_to."""

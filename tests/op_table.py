@@ -105,6 +105,13 @@ def joined(draw):
 
 
 @st.composite
+def mapped(draw):
+    """x with any number of axes, the last of which a matrix multiplies; the matrix; what is added."""
+    rng, shape, inputs, outputs = draw(rngs), draw(shapes(max_dims=3)), draw(sides), draw(sides)
+    return [normal(rng, (*shape, inputs)), normal(rng, (inputs, outputs)), normal(rng, outputs)], {}
+
+
+@st.composite
 def normed(draw, layer=False):
     """x with any number of axes, of which two values or more are normalised together; weight and bias."""
     rng, groups, width = draw(rngs), draw(sides), draw(st.integers(2, 3))
@@ -286,6 +293,7 @@ FUNCTIONS = {  # of nn.__all__, besides those that are methods too
     "where": Op(
         lambda x, y, condition: nn.where(condition, x, y), lambda x, y, condition: np.where(condition, x, y), masked()
     ),
+    "linear": Op(nn.linear, lambda x, w, b: x @ w + b, mapped()),
     "concatenate": Op(lambda *xs, axis: nn.concatenate(xs, axis), lambda *xs, axis: np.concatenate(xs, axis), joined()),
     "pad": Op(nn.pad, lambda a, widths: np.pad(a, widths), one(shape=shapes(1), widths=any_widths)),
     "softmax": Op(nn.softmax, softmax, one(shape=shapes(1, min_side=1), axis=an_axis)),

@@ -23,7 +23,7 @@ from worker import NAMES
 import nn
 
 WORKER = Path(__file__).with_name("worker.py")
-CASES = [("train", 1), ("train", 16), ("train", 128), ("sample", 1), ("sample", 16), ("sample", 64), ("sample", 128)]
+CASES = ["train 1", "train 16", "train 128", "sample 1", "sample 16", "sample 64", "sample 128"]  # of batches so large
 
 
 def start(name):
@@ -87,6 +87,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each case (default 5)")
     parser.add_argument("--only", nargs="+", choices=NAMES, help="frameworks to run")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, metavar="CASE", help=f"of {CASES}")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
@@ -107,7 +108,7 @@ def main():
         f"{environment()}\n\nSeconds: median (min to max) of {arguments.rounds}; in brackets, its ratio to tinyddpm's.\n"
     )
     print("| case | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
-    for case, batch in CASES:
+    for case, batch in ((case, int(batch)) for case, batch in map(str.split, arguments.cases)):
         times = {name: [] for name in names}
         for turn in range(arguments.rounds + 2):
             for name in names:

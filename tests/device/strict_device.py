@@ -150,6 +150,7 @@ for _name in (
     "reshape",
     "transpose",
     "swapaxes",
+    "take",
     "astype",
     "view",
     "argmax",
