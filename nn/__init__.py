@@ -1,8 +1,8 @@
 """A tensor that differentiates itself, and the layers of a small network. Knows nothing of diffusion.
 
 Read bare.py first: the idea, whole, on one page. Then tape.py (the walk back), tensors.py (the Tensor and its
-operators), ops.py, norm.py, conv.py and resampling.py (one function per op), layers.py, optim.py. Folders below: cpu
-(many cores) and gpu (kernels, products).
+operators), ops.py, norm.py, conv.py, resampling.py and products.py (one function per op), layers.py, optim.py. Folders
+below: cpu (many cores) and gpu (kernels, products).
 
 Every public name of these modules is a name of `nn`: the lists `__all__` of the modules say which.
 """
@@ -19,6 +19,7 @@ from nn.muon import *
 from nn.norm import *
 from nn.ops import *
 from nn.optim import *
+from nn.products import *
 from nn.profiling import *
 from nn.random import random_state
 from nn.resampling import *

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from nn import conv, norm, ops
+from nn import conv, norm, ops, products
 from nn.backend import to_device, to_numpy
 from nn.cache import forget_weights
 from nn.options import real, whole
@@ -155,7 +155,7 @@ class Linear(Module):
         self.bias = _parameter(np.zeros(outputs))
 
     def __call__(self, x):
-        return ops.linear(x, self.weight, self.bias)
+        return products.linear(x, self.weight, self.bias)
 
 
 class Conv2d(Module):
@@ -237,7 +237,7 @@ class Attention(Module):
             raise ValueError(f"attention needs tokens (N, L, channels), got {x.shape}")
         n, length, channels = x.shape
         qkv = self.to_qkv(x).reshape(n, length, 3, self.heads, channels // self.heads).transpose(2, 0, 3, 1, 4)
-        mixed = ops.attention(qkv[0], qkv[1], qkv[2])
+        mixed = products.attention(qkv[0], qkv[1], qkv[2])
         return self.to_out(mixed.transpose(0, 2, 1, 3).reshape(n, length, channels))
 
 

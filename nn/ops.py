@@ -1,4 +1,4 @@
-"""The differentiable ops, except Tensor's operators, convolutions and norms: forward and vjp in one function.
+"""The differentiable ops, except Tensor's operators and those that were made fast: forward and vjp in one function.
 
 To add an op, write one such function. It computes the result and passes `node` a closure, which turns the result's
 gradient `g` into one gradient per parent. `x.xp` is numpy or cupy. Next: norm.py.
@@ -7,14 +7,12 @@ gradient `g` into one gradient per parent. `x.xp` is numpy or cupy. Next: norm.p
 import numpy as np
 
 from nn.gpu.precision import matrix_product
-from nn.norm import sum_pixels
 from nn.options import real
 from nn.random import next_uniform
-from nn.tensors import Tensor, check_devices, is_recorded, node, taken
+from nn.tensors import Tensor, is_recorded, node, taken
 
 __all__ = ["exp", "log", "sqrt", "sin", "cos", "tanh", "sigmoid", "silu", "relu", "softplus", "clip", "where"]
-__all__ += ["linear", "concatenate", "pad", "softmax", "log_softmax", "embedding", "dropout", "attention", "mse"]
-__all__ += ["cross_entropy"]
+__all__ += ["concatenate", "pad", "softmax", "log_softmax", "embedding", "dropout", "mse", "cross_entropy"]
 
 
 exp, log, sqrt, clip = Tensor.exp, Tensor.log, Tensor.sqrt, Tensor.clip  # as functions too: nn.exp(x) is x.exp()
@@ -88,27 +86,6 @@ def where(condition, x, y):
     return node("where", chosen, (x, y), lambda g: (xp.where(condition, g, zero), xp.where(condition, zero, g)))
 
 
-def linear(x, weight, bias):
-    """x weight + bias, for x (..., I), weight (I, O) and bias (O,): (..., O). ValueError where shapes do not fit."""
-    check_devices("linear", x, weight, bias)
-    if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[0] or bias.shape != weight.shape[1:]:
-        given = f"{x.shape}, {weight.shape} and {bias.shape}"
-        raise ValueError(f"linear needs x (..., I), weight (I, O) and bias (O,), got {given}")
-    xp, shape, (inputs, outputs) = x.xp, x.shape, weight.shape
-    rows, matrix = x.data.reshape(-1, inputs), weight.data
-    y = matrix_product(rows, matrix)
-    y += bias.data
-    needs_gx, kept = x.requires_grad, rows if weight.requires_grad else None
-
-    def vjp(g):
-        g = g.reshape(-1, outputs)
-        gx = matrix_product(g, matrix.T).reshape(shape) if needs_gx else None
-        gw = None if kept is None else matrix_product(kept.T, g)
-        return gx, gw, sum_pixels(g[None], xp)[0]
-
-    return node("linear", y.reshape(*shape[:-1], outputs), (x, weight, bias), vjp)
-
-
 def concatenate(tensors, axis=-1):
     """Tensors joined along `axis`. ValueError if their other axes differ."""
     tensors = tuple(tensors)
@@ -131,7 +108,7 @@ def pad(x, widths):
     return node("pad", x.xp.pad(x.data, widths), (x,), lambda g: (g[inner],))
 
 
-def _softmax_array(a, axis, xp):
+def softmax_array(a, axis, xp):
     e = xp.exp(a - a.max(axis=axis, keepdims=True))
     e /= e.sum(axis=axis, keepdims=True)
     return e
@@ -139,7 +116,7 @@ def _softmax_array(a, axis, xp):
 
 def softmax(x, axis=-1):
     """e^x / sum e^x along `axis`."""
-    y = _softmax_array(x.data, axis, x.xp)
+    y = softmax_array(x.data, axis, x.xp)
 
     def vjp(g):
         gy = g * y
@@ -188,29 +165,6 @@ def dropout(x, rate):
         return x
     kept = (next_uniform(x.shape, x.xp) >= rate).astype(x.dtype) * (1 / (1 - rate))
     return node("dropout", x.data * kept, (x,), lambda g: (g * kept,))
-
-
-def attention(query, key, value):
-    """Scaled dot-product attention (Vaswani et al. 2017): softmax(query key^T / sqrt(D)) value.
-
-    query, key, value: (..., L, D), (..., M, D) and (..., M, E); returns (..., L, E).
-    """
-    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
-        raise ValueError(
-            f"attention needs (..., L, D), (..., M, D), (..., M, E), got {query.shape}, {key.shape}, {value.shape}"
-        )
-    check_devices("attention", query, key, value)
-    q, k, v, scale = query.data, key.data, value.data, query.shape[-1] ** -0.5
-    y = _softmax_array((q * scale) @ k.swapaxes(-1, -2), -1, query.xp)
-
-    def vjp(g):
-        g_scores = g @ v.swapaxes(-1, -2)
-        g_scores *= y
-        g_scores -= y * g_scores.sum(axis=-1, keepdims=True)
-        g_scores *= scale
-        return g_scores @ k, g_scores.swapaxes(-1, -2) @ q, y.swapaxes(-1, -2) @ g
-
-    return node("attention", y @ v, (query, key, value), vjp)
 
 
 def mse(prediction, target):

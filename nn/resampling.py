@@ -1,4 +1,4 @@
-"""Images made larger and smaller. They are channels-last: (N, H, W, C). Next: layers.py."""
+"""Images made larger and smaller. They are channels-last: (N, H, W, C). Next: products.py."""
 
 from nn.options import whole
 from nn.tensors import node

@@ -394,6 +394,11 @@ def _embedding(p):
     return f"nn.embedding({table}, {p.integers(p.shape(0, 2), 0, len(p.tensors[table]) - 1)})"
 
 
+def _linear(p):
+    x, outputs = p.any(lambda t: t.ndim > 0 and t.shape[-1] > 0, least=1), p.among(2, 1, 3)
+    return f"{x}, {p.leaf((p.tensors[x].shape[-1], outputs), x)}, {p.leaf((outputs,), x)}"
+
+
 def _attention(p):
     q = p.shaped(p.among(3, 2, 4))
     *lead, _, width = p.tensors[q].shape
@@ -497,6 +502,7 @@ OPS = [
     ("log_softmax", False, lambda p: f"nn.log_softmax({_softmax(p)})"),
     ("embedding", EXACT, _embedding),
     ("dropout", False, _dropout),
+    ("linear", False, lambda p: f"nn.linear({_linear(p)})"),
     ("attention", False, _attention),
     ("mse", False, lambda p: f"nn.mse({_twin(p)})"),
     ("cross_entropy", False, _cross_entropy),
@@ -514,7 +520,7 @@ _LISTED = {name for name, _, _ in OPS} | _NO_OPS
 
 def _public():
     """The names of public ops, and how to call each on a Tensor's name."""
-    for module in (nn.ops, nn.norm, nn.conv, nn.resampling):
+    for module in (nn.ops, nn.norm, nn.conv, nn.resampling, nn.products):
         yield from ((name, f"nn.{name}({{}})", getattr(nn, name)) for name in module.__all__)
     for name, value in vars(nn.Tensor).items():
         if inspect.isfunction(value) and not name.startswith("_"):

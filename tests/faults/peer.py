@@ -160,6 +160,10 @@ def dropout(x, rate):
     return Tensor(x.torch * kept / (1 - float(rate)))
 
 
+def linear(x, weight, bias):
+    return Tensor(x.torch @ weight.torch + bias.torch)
+
+
 def attention(query, key, value):
     lead = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
     return Tensor(F.scaled_dot_product_attention(*(t.torch.expand(*lead, *t.shape[-2:]) for t in (query, key, value))))

@@ -6,7 +6,7 @@ import pytest
 from device import there
 
 import nn
-from nn import Module, Tensor, gradients, ops
+from nn import Module, Tensor, gradients
 from nn.conv import conv2d_loops
 
 
@@ -157,7 +157,7 @@ def test_attention_is_what_its_heads_say_one_by_one():
     mixed = np.zeros_like(x)
     for head in range(3):
         q, k, v = (Tensor(qkv[..., 6 * part + 2 * head : 6 * part + 2 * head + 2]) for part in range(3))
-        mixed[..., 2 * head : 2 * head + 2] = ops.attention(q, k, v).data
+        mixed[..., 2 * head : 2 * head + 2] = nn.attention(q, k, v).data
     expected = mixed @ weights["to_out.weight"] + weights["to_out.bias"]
     np.testing.assert_allclose(layer(tensor(x)).data, expected, rtol=1e-5, atol=1e-6)
 

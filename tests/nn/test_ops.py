@@ -25,7 +25,7 @@ def drawn_inputs(data, op, dtype=np.float64):
 def test_every_op_has_a_line_in_the_table():
     """A new op is right without one, and tested with one: so this skips and does not fail."""
     ways_of_conv2d = {"conv2d_im2col", "conv2d_winograd", "conv2d_loops"}
-    functions = {name for module in (nn.ops, nn.norm, nn.conv, nn.resampling) for name in module.__all__}
+    functions = {name for module in (nn.ops, nn.norm, nn.conv, nn.resampling, nn.products) for name in module.__all__}
     source = inspect.getsource(nn.tensors)
     methods = {name for name in vars(Tensor) if f'return node("{name.strip("_")}"' in source}
     assert methods
@@ -153,6 +153,8 @@ REFUSED = {
     "upsample: a fraction": (lambda: nn.upsample_nearest(images, 1.5), TypeError, "must be an integer, got 1.5"),
     "average_pool: nothing": (lambda: nn.average_pool(images, 0), ValueError, "factor must be at least 1, got 0"),
     "average_pool: a row": (lambda: nn.average_pool(row, 2), ValueError, r"\(N, H, W, C\), got \(2,\)"),
+    "linear: widths": (lambda: nn.linear(x, zeros(2, 4), zeros(4)), ValueError, r"got \(2, 3\), \(2, 4\) and \(4,\)"),
+    "linear: bias": (lambda: nn.linear(x, zeros(3, 4), zeros(1)), ValueError, r"got \(2, 3\), \(3, 4\) and \(1,\)"),
     "attention: widths": (lambda: nn.attention(x, zeros(2, 4), x), ValueError, r"got .* \(2, 4\), \(2, 3\)"),
     "attention: lengths": (lambda: nn.attention(x, x, zeros(3, 3)), ValueError, r"got .* \(3, 3\)"),
     "mse": (lambda: nn.mse(x, zeros(3)), ValueError, r"got \(2, 3\) and \(3,\)"),
