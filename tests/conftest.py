@@ -1,6 +1,7 @@
 """What every test shares: the hypothesis profile, the option --device, the fixture xp. See strategies.py."""
 
 import contextlib
+import os
 
 import device
 import numpy as np
@@ -29,6 +30,8 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "cpu: is about NumPy or about processes and threads of the CPU; runs with --device cpu only"
     )
+    # Of what is started from here on, the processes of xdist among them: there is one on every core.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     name = config.getoption("--device")
     if name == "strict":
         device.use(session.enter_context(strict_device.installed()))

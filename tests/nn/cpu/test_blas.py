@@ -13,6 +13,13 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from nn import Parallel, Tensor
 
 
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Of BLAS, which the environment may have given one."""
+    with threadpool_limits(2, "blas"):
+        yield
+
+
 def blas_threads():
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
@@ -90,7 +97,7 @@ print(threads() == before)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork_made_while_another_thread_is_inside_has_all_of_blas_s_threads():
-    done = run_python("-W", "ignore", "-c", FORK)
+    done = run_python("-W", "ignore", "-c", FORK, env={"OMP_NUM_THREADS": "2"})
     assert done.stdout == "0\nTrue\n", done.stderr
 
 
