@@ -81,20 +81,22 @@ class RawModule:
         return run
 
 
-SCALARS = {"int": ("int32", ctypes.c_int), "word": ("uint32", ctypes.c_uint)}
-ENTRIES = {"word": {"uint32"}, "float": {"float32"}, "unsigned short": {"uint16"}, "real": {"float32", "float64"}}
+INT, WORD, SHORT, FLOAT, DOUBLE = map(np.dtype, ("int32", "uint32", "uint16", "float32", "float64"))
+SCALARS = {"int": (INT, ctypes.c_int), "word": (WORD, ctypes.c_uint)}
+REALS = {FLOAT: ctypes.c_float, DOUBLE: ctypes.c_double}
+ENTRIES = {"word": {WORD}, "float": {FLOAT}, "unsigned short": {SHORT}, "real": {FLOAT, DOUBLE}}
 
 
 def _argument(name, kind, value):
     """`value` as C takes it; a GPU would read an array of another type, or half of another number, without a word."""
     if "*" in kind:
         entry = kind.split("*")[0].replace("const", "").strip()
-        assert value.dtype.name in ENTRIES[entry], f"{name}: {kind} was given {value.dtype}"
+        assert value.dtype in ENTRIES[entry], f"{name}: {kind} was given {value.dtype}"
         assert value.flags.c_contiguous, f"{name}: {kind} was given an array that is not contiguous"
         return ctypes.c_void_p(value.data.ptr)
     assert isinstance(value, np.generic), f"{name}: {kind} was given {type(value).__name__}, whose width C cannot know"
     if kind.split()[0] == "real":
-        return {"float32": ctypes.c_float, "float64": ctypes.c_double}[value.dtype.name](value)
+        return REALS[value.dtype](value)
     expected, make = SCALARS[kind.split()[0]]
     assert value.dtype == expected, f"{name}: {kind} was given {value.dtype}"
     return make(int(value))

@@ -86,12 +86,14 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
-        hosts = _unwrap(inputs, ufunc.__name__)
+        name = ufunc.__name__
+        hosts = [a._host if isinstance(a, ndarray) else _unwrap(a, name) for a in inputs]
         if ufunc is np.matmul and os.environ.get("CUPY_TF32") == "1" and all(a.ndim == 2 for a in hosts):
             hosts = [rounded(a, 11) if a.dtype == np.float32 else a for a in hosts]
-        host = getattr(ufunc, method)(
-            *hosts, out=_unwrap(out, ufunc.__name__), **{k: _unwrap(v, ufunc.__name__) for k, v in options.items()}
+        options = {k: _unwrap(v, name) for k, v in options.items()} | (
+            {} if out is None else {"out": _unwrap(out, name)}
         )
+        host = getattr(ufunc, method)(*hosts, **options)
         return out[0] if out is not None else _wrap(host)
 
     def __array_function__(self, function, kinds, args, options):
