@@ -1,5 +1,7 @@
 """Nothing of the host gets into what runs on the device, and nothing waits that need not: on strict_device.py, always."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from device import strict_device
@@ -16,29 +18,37 @@ from tinyddpm.samplers import SAMPLERS
 pytestmark = pytest.mark.cpu  # with --device strict or cuda, all other tests are about this
 
 
-@pytest.fixture(autouse=True, params=["kernels", "plain"])
-def device(request, monkeypatch):
+@pytest.fixture(scope="module", autouse=True, params=["kernels", "plain"])
+def device(request):
     """The stand-in, with kernels where a compiler is and with their plain versions."""
     if request.param == "kernels" and strict_device.COMPILER is None:
         pytest.skip("running kernels needs a C++ compiler")
-    monkeypatch.setattr(train, "READ_EVERY", 4)
-    with strict_device.installed():
-        if request.param == "kernels":
-            yield
-        else:
-            with nn.gpu.kernels.plain_versions():
-                yield
+    plain = nn.gpu.kernels.plain_versions() if request.param == "plain" else contextlib.nullcontext()
+    with strict_device.installed(), plain, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "READ_EVERY", 4)
+        yield
 
 
 def on(xp):
     return Compute("cpu" if xp is np else "cuda")
 
 
-def trained(xp, steps, tmp_path=None):
+@pytest.fixture(scope="module")
+def runs(device, tmp_path_factory):
+    """{device: (the checkpoint of a run of three steps on it, the losses when it has gone on to six)}."""
+    found = {}
+    for xp in (strict, np):
+        trainer, path = Trainer(CONFIG, pictures(), on(xp)), tmp_path_factory.mktemp("run") / "c.npz"
+        list(trainer.run(steps=3))
+        trainer.save(path)
+        list(trainer.run(steps=6))
+        found[xp] = path, trainer.losses
+    return found
+
+
+def resumed(xp, path):
     trainer = Trainer(CONFIG, pictures(), on(xp))
-    list(trainer.run(steps=steps))
-    if tmp_path is not None:
-        trainer.save(tmp_path / "c.npz")
+    trainer.restore(path)
     return trainer
 
 
@@ -79,7 +89,8 @@ def test_the_stand_in_gives_arrays_where_cupy_does_and_counts_each_wait():
 
 
 def test_steps_of_training_do_not_wait_for_the_device_between_two_readings_of_the_loss():
-    trainer = trained(strict, 1)
+    trainer = Trainer(CONFIG, pictures(), on(strict))
+    list(trainer.run(steps=1))
     before = synchronisations()
     for _ in range(3):
         trainer.step()
@@ -90,18 +101,18 @@ def test_steps_of_training_do_not_wait_for_the_device_between_two_readings_of_th
     assert len(trainer.losses) == 5
 
 
-def test_training_takes_the_steps_it_takes_on_the_cpu():
-    there, here = trained(strict, 6), trained(np, 6)
-    np.testing.assert_allclose(there.losses, here.losses, rtol=1e-4)
-    assert there.steps_done == len(there.losses) == 6
+def test_training_takes_the_steps_it_takes_on_the_cpu(runs):
+    (_, there), (_, here) = runs[strict], runs[np]
+    np.testing.assert_allclose(there, here, rtol=1e-4)
+    assert len(there) == 6
 
 
-def test_a_loss_that_is_not_finite_is_told_when_it_is_read_and_nothing_is_saved(tmp_path):
-    trainer = trained(strict, 2)
+def test_a_loss_that_is_not_finite_is_told_when_it_is_read_and_nothing_is_saved(runs, tmp_path):
+    trainer = resumed(strict, runs[strict][0])
     trainer.model.network.last.bias.data[...] = np.inf
     with np.errstate(all="ignore"):
         trainer.step()
-        with pytest.raises(FloatingPointError, match="the loss is (inf|nan) at step 2"):
+        with pytest.raises(FloatingPointError, match="the loss is (inf|nan) at step 3"):
             trainer.save(tmp_path / "c.npz")
     assert not list(tmp_path.iterdir())
 
@@ -110,41 +121,34 @@ def test_a_loss_that_is_not_finite_is_told_when_it_is_read_and_nothing_is_saved(
 
 
 @pytest.mark.parametrize("first, then", [(strict, np), (np, strict)], ids=["GPU, then CPU", "CPU, then GPU"])
-def test_a_run_goes_on_on_the_other_device(tmp_path, first, then):
-    trained(first, 3, tmp_path)
-    resumed = Trainer(CONFIG, pictures(), on(then))
-    resumed.restore(tmp_path / "c.npz")
-    list(resumed.run(steps=6))
-    np.testing.assert_allclose(resumed.losses, trained(np, 6).losses, rtol=1e-4)
+def test_a_run_goes_on_on_the_other_device(runs, first, then):
+    trainer = resumed(then, runs[first][0])
+    list(trainer.run(steps=6))
+    np.testing.assert_allclose(trainer.losses, runs[np][1], rtol=1e-4)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_checkpoint_gives_the_same_digits_on_both_devices_up_to_rounding(tmp_path, sampler):
-    trained(strict, 3, tmp_path)
-    labels = np.arange(3)
-    there, here = (
-        load_on(on(xp), tmp_path / "c.npz").sample(3, labels, 1.5, sampler, steps=5, seed=2) for xp in (strict, np)
-    )
+def test_a_checkpoint_gives_the_same_digits_on_both_devices_up_to_rounding(runs, sampler):
+    models = [load_on(on(xp), runs[strict][0]) for xp in (strict, np)]
+    there, here = (model.sample(3, np.arange(3), 1.5, sampler, steps=3, seed=2) for model in models)
     assert there.dtype == np.uint8
     assert abs(there.astype(int) - here).max() <= 1  # a level, where rounding fell to the other side
 
 
-def test_a_chain_waits_for_the_device_at_its_end_alone():
-    model = trained(strict, 1).model
-    waits = []
-    for steps in (3, 9):
+def test_a_chain_waits_for_the_device_at_its_end_alone(runs):
+    model, waits = load_on(on(strict), runs[strict][0]), []
+    for steps in (2, 5):
         before = synchronisations()
         model.sample(2, steps=steps)
         waits.append(synchronisations() - before)
     assert waits[0] == waits[1]
 
 
-def test_the_bound_and_the_loss_per_timestep_are_those_of_the_cpu(tmp_path):
-    trained(np, 3, tmp_path)
+def test_the_bound_and_the_loss_per_timestep_are_those_of_the_cpu(runs):
     images = pictures(6).images
     results = []
     for xp in (strict, np):
-        model = load_on(on(xp), tmp_path / "c.npz")
+        model = load_on(on(xp), runs[np][0])
         bound = evaluate(model, images, np.zeros(6, int), draws=2)
         results.append(
             [bound.prior, bound.denoising, bound.reconstruction, *loss_per_timestep(model, images, points=3)[1]]
