@@ -11,14 +11,14 @@ from tinyddpm.gaussian import STANDARD_NORMAL, Gaussian
 from tinyddpm.program.model import Model
 from tinyddpm.theory.log_snr import signal_and_sigma
 
-IMAGES = pictures(6)
+IMAGES = pictures(3)
 
 
 def test_e42_of_gaussian_data_it_is_the_closed_form():
     """The flow of N(0, VARIANCE) stretches every value alike, from one standard deviation to the other."""
     model = Model(replace(VDM_CONFIG, preset="own", unet={}), network=Ideal())
-    found = model.likelihood(IMAGES, labels=None, steps=50, batch=4, clip=None)
-    x0, noise = model.x0(IMAGES.images), model.noise(0, "L_0", 0, np.arange(6))
+    found = model.likelihood(IMAGES, labels=None, steps=50, batch=2, clip=None)
+    x0, noise = model.x0(IMAGES.images), model.noise(0, "L_0", 0, np.arange(3))
     (signal, sigma), (far_signal, far_sigma) = signal_and_sigma(HIGH), signal_and_sigma(LOW)
     stretch = ((far_signal**2 * VARIANCE + far_sigma**2) / (signal**2 * VARIANCE + sigma**2)) ** 0.5
     z = (signal * x0 + sigma * noise).astype(np.float64)
@@ -27,7 +27,7 @@ def test_e42_of_gaussian_data_it_is_the_closed_form():
     assert found.noised == pytest.approx(bits_per_dim(nats, 64).mean(), rel=1e-6)
     assert found.of_probes < 1e-6, "the Jacobian is diagonal: every probe gives its trace"
     assert found.total == pytest.approx(found.noised + found.bound.reconstruction, rel=1e-6)
-    assert found.bound.total == model.evaluate(IMAGES, labels=None, batch=4, clip=None).total
+    assert found.bound.total == model.evaluate(IMAGES, labels=None, batch=2, clip=None).total
     assert f"+- {found.standard_error:.4f}" in str(found)
     assert found.noised < found.bound.prior + found.bound.continuous[0], "the bound is looser"
 

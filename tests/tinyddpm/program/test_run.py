@@ -40,7 +40,7 @@ def test_a_run_is_never_overwritten(finished, squares):
 
 
 def test_checkpoints_and_sample_grids_appear_on_the_way(tmp_path):
-    run.train_run(SQUARES, Compute(), tmp_path, steps=3, save_seconds=0, picture_seconds=0, **OPTIONS)
+    run.train_run(SQUARES, Compute(), tmp_path, steps=3, save_seconds=0, picture_seconds=0, **{**OPTIONS, "T": 4})
     assert sorted(p.name for p in tmp_path.glob("*.png")) == [f"samples-{k:06d}.png" for k in (1, 2, 3)]
 
 
@@ -183,7 +183,8 @@ def test_the_whole_program_runs_on_a_device_that_refuses_arrays_of_the_host(tmp_
     with installed(), nn.gpu.kernels.plain_versions():
         compute, out = Compute("cuda"), tmp_path / "run"
         assert compute.xp is strict
-        run.train_run(td.load_data(squares), compute, out, steps=3, save_seconds=0, picture_seconds=0, **OPTIONS)
+        few = {**OPTIONS, "T": 4}
+        run.train_run(td.load_data(squares), compute, out, steps=2, save_seconds=0, picture_seconds=0, **few)
         assert command("plot", out, "--device", "cuda") == 0
         x = tmp_path / "x.npz"
         assert (
