@@ -150,7 +150,7 @@ def test_a_class_that_is_missing_and_labels_that_are_not_there_print_as_a_dash(j
 
 def test_colour_images_of_any_size_are_judged(cache):
     labels = np.arange(60) % 2
-    images = np.random.default_rng(0).integers(0, 100, (60, 9, 13, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 100, (60, 5, 7, 3), dtype=np.uint8)
     images[labels == 1, :, :, 2] += 100
     found = Judge(Data("colours", Dataset(images[:40], labels[:40]), Dataset(images[40:], labels[40:])))(images, labels)
     assert found.real.agreement == found.samples.agreement == 1 and found.samples.found.tolist() == [0.5, 0.5]

@@ -15,7 +15,7 @@ EXAMPLE = re.search(r"```python\n(import tinyddpm as td\n.*?)```", README, re.DO
 SHORT = EXAMPLE.replace("minutes=5", "steps=2, batch=8, T=10, preset='tiny', workers=2").replace(
     "data.test)", "data.test[:4])"
 )
-SHORT = SHORT.replace('"mnist"', "SQUARES").replace("range(10)", "range(4)")
+SHORT = SHORT.replace('"mnist"', "SQUARES").replace("range(10)", "range(4)").replace("judge(data)", "judge(data, n=8)")
 OWN = """
 import nn
 

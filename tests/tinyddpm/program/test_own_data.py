@@ -18,20 +18,20 @@ def command(*words):
 
 
 def colour_file(folder):
-    """2,000 colour images of 32 x 32 in a .npy, without labels."""
+    """40 colour images of 8 x 8 in a .npy, without labels."""
     path = folder / "colour.npy"
-    np.save(path, np.random.default_rng(0).integers(0, 256, (2000, 32, 32, 3), dtype=np.uint8))
-    return path, (32, 32, 3)
+    np.save(path, np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8))
+    return path, (8, 8, 3)
 
 
 def grey_folder(folder):
-    """500 grey images of 20 x 36 in a folder, in two sub-folders that are their labels."""
+    """40 grey images of 6 x 10 in a folder, in two sub-folders that are their labels."""
     rng = np.random.default_rng(0)
-    for i in range(500):
+    for i in range(40):
         path = folder / "grey" / "ab"[i % 2] / f"{i:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (20, 36), dtype=np.uint8)).save(path)
-    return folder / "grey", (20, 36, 1)
+        Image.fromarray(rng.integers(0, 256, (6, 10), dtype=np.uint8)).save(path)
+    return folder / "grey", (6, 10, 1)
 
 
 @pytest.mark.parametrize("make", [colour_file, grey_folder])
