@@ -160,9 +160,9 @@ class Base:
 
     folder: Path
     data: Path  # squares.npz
-    large: dict = None  # the options of a run on larger images, in batches that several workers share
+    shared: dict = None  # the options of a run whose batches several workers share
     checkpoint: bytes = b""
-    large_checkpoint: bytes = b""
+    shared_checkpoint: bytes = b""
     samples: dict = None  # of `sample`: {name: bytes}
     figures: dict = None  # of `plot`: {name: bytes}; None if they were not prepared
     seconds: dict = None  # {task: how long it works}
@@ -175,14 +175,11 @@ class Base:
 def prepare(folder, figures=True):
     """The Base, in a new folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    base = Base(folder, folder / "squares.npz", seconds={})
+    base = Base(folder, folder / "squares.npz", shared={"shard": 2}, seconds={})
     train, test = SQUARES.train, SQUARES.test
     np.savez(base.data, images=train.images, labels=train.labels, test_images=test.images, test_labels=test.labels)
     trial = Trial(base, folder, None)
-    large = train.images.repeat(3, axis=1).repeat(3, axis=2)
-    np.savez(folder / "large.npz", images=large, labels=train.labels, test_images=large, test_labels=train.labels)
-    base.large = {"data": str(folder / "large.npz"), "steps": 8, "unet": {"width": 16, "heads": 2}, "batch": 32}
-    tasks = {"train": trial.train, "large": lambda: trial.train(out=str(folder / "large"), **base.large)}
+    tasks = {"train": trial.train, "shared": lambda: trial.train(out=str(folder / "shared"), **base.shared)}
     for name in SAMPLES:
         tasks["sample"] = tasks[name] = lambda name=name: trial.command(*sampling(base, folder / "samples" / name))
     if figures:
@@ -193,7 +190,7 @@ def prepare(folder, figures=True):
             raise RuntimeError(f"an undisturbed {task} fails: {victim.said}")
         base.seconds[task] = victim.seconds
     base.checkpoint = (base.run / RUN_FILE).read_bytes()
-    base.large_checkpoint = (folder / "large" / RUN_FILE).read_bytes()
+    base.shared_checkpoint = (folder / "shared" / RUN_FILE).read_bytes()
     base.samples, base.figures = contents(folder / "samples"), contents(folder / "figures")
     return base
 
@@ -328,11 +325,11 @@ def folder_gone(trial):
 
 
 def worker_killed(trial):
-    """One of the processes of nn.Parallel is killed, perhaps twice. The images are larger: small ones have one lane."""
-    trial.options, trial.expected = trial.base.large, trial.base.large_checkpoint
+    """One of the processes of nn.Parallel is killed, perhaps twice."""
+    trial.options, trial.expected = {**trial.options, **trial.base.shared}, trial.base.shared_checkpoint
     victim = trial.train(workers=int(trial.rng.integers(2, 4)))
     for _ in range(trial.rng.integers(1, 3)):
-        victim.later(trial.moment("large"))
+        victim.later(trial.moment("shared"))
         children = victim.children()
         if children:
             victim.hit(os.kill, children[trial.rng.integers(len(children))], KILL)
