@@ -36,7 +36,7 @@ test: lint  ## lint, then every test
 strict: lint  ## the tests of nn and tinyddpm on a stand-in for a GPU that refuses what CuPy refuses
 	$(BIN)/python -m pytest -q -n auto --dist loadfile --device strict tests/nn tests/tinyddpm
 
-smoke: $(VENV)/demo.stamp  ## the demo in some seconds, drawn into a folder that is removed
+smoke: $(VENV)/test.stamp  ## the demo in some seconds, drawn into a folder that is removed
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
 	$(BIN)/python demo/mnist.py --minutes 0.2 --images 32 --out "$$out"
 
