@@ -15,7 +15,6 @@ into a module that is imported inside a function or lies in site-packages. Next:
 import functools
 import io
 import marshal
-import operator
 import pickle
 import random
 import sys
@@ -74,9 +73,11 @@ class Modules:
             self.spaces = packages + [c for c in classes if isinstance(c, type)]
         self.specs.update(specs)
         values, before = [value for space in self.spaces for value in vars(space).values()], self.patches
-        if len(values) != len(self.values) or not all(map(operator.is_, values, self.values)):
+        changed = [value for pair in zip(values, self.values, strict=False) if pair[0] is not pair[1] for value in pair]
+        if len(values) != len(self.values) or any(_goes_by_value(_module_of(value)) for value in changed):
             entries = [(space, *entry) for space in self.spaces for entry in vars(space).items()]
-            self.values, self.patches = values, [entry for entry in entries if _goes_by_value(_module_of(entry[-1]))]
+            self.patches = [entry for entry in entries if _goes_by_value(_module_of(entry[-1]))]
+        self.values = values
         return reloaded or not {p[:2] for p in before} <= {p[:2] for p in self.patches}
 
 
