@@ -65,10 +65,9 @@ def join():
     Where a rank was started by another command, or has other versions or other code, all exit, and rank 0 says so.
     """
     global _world, _on_these_cores
-    started = next((int(os.environ[name]) for name in _SIZES if name in os.environ), None)
-    if _world is not None or started == 1 or not any(name in os.environ for name in _LAUNCHERS):
+    if _world is not None or not _launched():
         return
-    world = _met(started)
+    world = _met()
     for name in _LAUNCHERS:
         os.environ.pop(name, None)  # a process that this one starts is no rank
     if world.size == 1:
@@ -89,8 +88,29 @@ def join():
     print(f"ranks: {processes}", file=sys.stderr, flush=True)
 
 
-def _met(started):
-    """MPI's communicator of all ranks, once all are there. started: how many there should be, or None."""
+def _started():
+    """How many ranks there should be, or None."""
+    return next((int(os.environ[name]) for name in _SIZES if name in os.environ), None)
+
+
+def _launched():
+    """Whether this process is one of several ranks, which have yet to meet."""
+    return _started() != 1 and any(name in os.environ for name in _LAUNCHERS)
+
+
+def _show_error(*error):
+    """A `sys.excepthook`. After an error on a rank that has not met the others, MPICH's launcher would let them wait."""
+    sys.__excepthook__(*error)
+    if _launched():
+        _give_up("this rank has not met the others, and ends the job")
+
+
+if _launched():
+    sys.excepthook = _show_error
+
+
+def _met():
+    """MPI's communicator of all ranks, once all are there."""
     # A rank that ended before this leaves the others waiting in MPI, which holds Python's lock: a timer in C ends them.
     faulthandler.dump_traceback_later(_PATIENCE, exit=True)
     try:
@@ -98,7 +118,7 @@ def _met(started):
     except (ImportError, RuntimeError) as error:  # RuntimeError: no MPI library can be loaded
         _give_up(f"a rank of an MPI launcher needs mpi4py (pip install 'tinyddpm[mpi]'): {error}")
     faulthandler.cancel_dump_traceback_later()
-    world = MPI.COMM_WORLD
+    world, started = MPI.COMM_WORLD, _started()
     if world.size != (started or world.size):
         library = f"{MPI.get_vendor()[0]}, which mpi4py uses"
         _give_up(f"the launcher started {started} processes, but {library}, {world.size}")
@@ -107,7 +127,8 @@ def _met(started):
 
 def _give_up(why):
     """End the job from a process that MPI cannot end it for: a launcher ends all when one is killed."""
-    print(f"{platform.node()}: {why}", file=sys.stderr, flush=True)
+    rank = next(os.environ[name] for name in _LAUNCHERS if name in os.environ)
+    print(f"rank {rank} on {platform.node()}: {why}", file=sys.stderr, flush=True)
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
 

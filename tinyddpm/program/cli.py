@@ -101,6 +101,8 @@ def _train(arguments):
     name, given = (before.data, before.data_options) if before else ("mnist", {})
     given = {**given, **{name: getattr(arguments, name) for name in ("size", "fit") if getattr(arguments, name)}}
     data = load_data(arguments.data or name, arguments.data_dir, **given)
+    if not before and arguments.batch and arguments.learning_rate is None:
+        _say_rate(arguments.batch)
     amount = {"steps": arguments.steps, "minutes": minutes}
     _, stopped = run.train_run(
         data, compute, arguments.out, resume=arguments.resume, **amount, data_options=given, **options
@@ -111,6 +113,16 @@ def _train(arguments):
         again = command_line("train", "--out", arguments.out, "--resume", *amount, *_where(arguments))
         print(f"stopped; go on with: {again}")
     print(f"next: {command_line('sample', arguments.out, '--out', 'samples.png')}")
+
+
+def _say_rate(batch):
+    """Offer the rule of thumb for another batch than the default one: its rate grows as the batch's square root."""
+    from tinyddpm.program.config import Config
+
+    default = Config()
+    rule = default.learning_rate * (batch / default.batch) ** 0.5
+    if batch != default.batch:
+        print(f"the learning rate is that for a batch of {default.batch}; by a rule of thumb: --learning-rate {rule:.1g}")
 
 
 def _sample(arguments):

@@ -207,6 +207,21 @@ def test_a_rank_of_another_command_or_of_other_code_ends_the_job_once_and_is_nam
         assert len(re.findall(rf"rank 1 on .* has {why}", run.stderr)) == 1, run.stderr
 
 
+def test_an_error_on_a_rank_before_all_have_met_ends_the_job(tmp_path):
+    path = program(
+        tmp_path / "early.py",
+        """
+        import os, nn
+        if os.environ["PMI_RANK"] == "1":
+            raise ValueError("too early")
+        nn.Parallel(1)
+        """,
+    )
+    run = run_ranks(3, path, timeout=60)  # by itself, MPICH's launcher would wait for two minutes
+    assert run.returncode and run.stderr.count("ValueError: too early") == 1
+    assert len(re.findall("rank 1 on .* has not met the others", run.stderr)) == 1
+
+
 def test_one_process_of_a_launcher_needs_no_mpi():
     code = "import sys; sys.modules['mpi4py'] = None; import nn; nn.Parallel(1)"
     assert run_python("-c", code, env={"PMI_RANK": "0", "PMI_SIZE": "1"}).returncode == 0
@@ -222,4 +237,4 @@ def test_one_process_of_a_launcher_needs_no_mpi():
 def test_a_rank_that_cannot_meet_the_others_says_why(before, why):
     launcher = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "3"}  # not that of mpi4py's library
     run = run_python("-W", "ignore", "-c", f"import sys; {before}; import nn; nn.Parallel(1)", env=launcher)
-    assert run.returncode and len(re.findall(why, run.stderr)) == 1
+    assert run.returncode and len(re.findall(f"rank 0 on .*: .*{why}", run.stderr)) == 1
