@@ -53,19 +53,27 @@ def fastest(function, times):
     return [min(seconds) for seconds in zip(*found, strict=True)]
 
 
-def measure(workers, batch, times):
-    """Seconds of a step of the default network; on a core, of its batch, its gradient, its update; of an exchange."""
+def measure(workers, batch, shard, times):
+    """Seconds of a step of the default network and of an exchange, and of the caller's core for that.
+
+    In one process also seconds on a core of a step's parts: its batch, its gradient, its update.
+    """
     rng = np.random.default_rng(0)
     data = td.Dataset(rng.integers(0, 256, (8192, 28, 28)).astype(np.uint8), rng.integers(0, 10, 8192))
-    config = td.Config.of(td.Data("noise", data), batch=batch)
+    config = td.Config.of(td.Data("noise", data), batch=batch, shard=shard)
     trainer = Trainer(config, data, td.Compute(workers=workers))
-    rows = trainer.batch(0)
     weights, cores = Weights(sum(p.size for p in trainer.parameters)), nn.Parallel(workers, shard=1)
+    lanes = np.ones(workers * nn.cpu.ranks.size())
 
     def exchange():
         weights.values.data += 1  # so that the weights are sent, as in training
-        cores.loss_and_gradient(lambda model, x: model(x), weights, np.ones(workers * nn.cpu.ranks.size()))
+        cores.loss_and_gradient(lambda model, x: model(x), weights, lanes)
 
+    found = {"step": fastest(trainer.step, times)[0], "bytes": 4 * weights.values.size}
+    found |= dict(zip(("exchange", "caller"), fastest(exchange, 10 * times), strict=True))
+    if len(lanes) > 1:
+        return found
+    rows = trainer.batch(0)
     _, gradient = trainer.model.loss_and_gradient(*rows)
 
     def update():
@@ -73,19 +81,16 @@ def measure(workers, batch, times):
         trainer.optimiser.step(gradient)
         trainer.ema.update()
 
-    return {
-        "step": fastest(trainer.step, times)[0],
+    return found | {
         "batch": fastest(lambda: trainer.batch(trainer.steps_done), times)[1],
         "gradient": fastest(lambda: trainer.model.loss_and_gradient(*rows), times)[1],
         "update": fastest(update, times)[1],
-        "exchange": fastest(exchange, 10 * times)[0],
-        "bytes": 4 * weights.values.size,
     }
 
 
-def measured(ranks, workers, batch=64, times=3):
+def measured(ranks, workers, batch=64, shard=SHARD, times=5):
     """`measure` on so many ranks of so many worker processes."""
-    words = [__file__, "--measure", workers, batch, times]
+    words = [__file__, "--measure", workers, batch, shard, times]
     command = ranks_command(ranks, *words) if ranks > 1 else [sys.executable, *map(str, words)]
     path = os.pathsep.join(sys.path)
     found = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path})
@@ -95,16 +100,31 @@ def measured(ranks, workers, batch=64, times=3):
 # ==== the model of a step ====
 
 
-def fitted(one, large, on_ranks):
-    """{name: seconds} of a step's parts. one, large: measured on a core with batches of 64 and 256. on_ranks: {ranks: }."""
+def fitted(one, large, small, on_workers, on_ranks):
+    """{name: seconds} of a step's parts.
+
+    one, large, small: measured on a core with batches of 64, of 256, and of 64 in shards of 4 images. on_workers,
+    on_ranks: {how many: what was measured}.
+    """
     levels = sum(ranks.bit_length() - 1 for ranks in on_ranks)
     exchanges = sum(found["exchange"] - one["exchange"] for found in on_ranks.values())
+    callers = sum(found["caller"] - one["caller"] for found in on_workers.values())
     return {
         "image": one["gradient"] / 64,  # its gradient
+        "image of 4": small["gradient"] / 64,
         "data": (large["batch"] - one["batch"]) / 192,  # making one image of the batch, on rank 0
         "rest": one["update"],  # the optimiser and the averages, on rank 0
         "level": exchanges / levels,  # once down a level of the tree, and up
+        "worker": callers / sum(workers - 1 for workers in on_workers),  # what one costs its caller
     }
+
+
+def seconds_on_workers(parts, workers, batch, shard):
+    """What the model says of one machine: the caller sends to one worker after another, and adds what they answer."""
+    lanes = -(-batch // shard)
+    used = min(workers, lanes)
+    image = parts["image" if shard == SHARD else "image of 4"]
+    return parts["rest"] + parts["data"] * batch + image * shard * -(-lanes // used) + parts["worker"] * (used - 1)
 
 
 def seconds_of_step(parts, ranks, batch, size, wire=WIRE):
@@ -145,21 +165,30 @@ def figure(parts, size, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--figure", help="a .png to draw the model into")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of each process (default 2)")
-    parser.add_argument("--measure", nargs=3, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each process (default 3)")
+    parser.add_argument("--shard", type=int, default=SHARD, help=f"of the measured steps (default {SHARD})")
+    parser.add_argument("--measure", nargs=4, type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         return print(json.dumps(measure(*arguments.measure)))
-    kinds = {"one process": (1, 1), "2 workers": (1, 2), "2 ranks": (2, 1), "4 workers": (1, 4), "4 ranks": (4, 1)}
-    rounds = [{name: measured(*kind) for name, kind in kinds.items()} for _ in range(arguments.rounds)]
+    counts = [2**i for i in range(1, max(4, nn.available_cores()).bit_length())]
+    kinds = {"one process": (1, 1)} | {f"{n} workers": (1, n) for n in counts} | {f"{n} ranks": (n, 1) for n in counts}
+    rounds = [
+        {name: measured(*kind, shard=arguments.shard) for name, kind in kinds.items()} for _ in range(arguments.rounds)
+    ]
     best = {name: {part: min(r[name][part] for r in rounds) for part in rounds[0][name]} for name in kinds}
-    one, on_ranks = best["one process"], {2: best["2 ranks"], 4: best["4 ranks"]}
+    one = best["one process"]
     print(f"a step of 64 images, seconds; times as fast as one process; exchange of {one['bytes']} bytes, ms")
     for name, found in best.items():
         exchange = 1e3 * (found["exchange"] - one["exchange"])
         print(f"{name:12} {found['step']:.3f} {one['step'] / found['step']:6.2f} {exchange:8.2f}")
-    parts = fitted(one, measured(1, 1, batch=256, times=2), on_ranks)
+    others = [{n: best[f"{n} {kind}"] for n in counts} for kind in ("workers", "ranks")]
+    parts = fitted(one, measured(1, 1, batch=256, times=1), measured(1, 1, shard=4), *others)
     print("model, ms:", {name: round(1e3 * seconds, 3) for name, seconds in parts.items()})
+    for shard in (SHARD, 4):
+        alone = seconds_on_workers(parts, 1, 64, SHARD)
+        speed = [alone / seconds_on_workers(parts, workers, 64, shard) for workers in RANKS[:5]]
+        print(f"batch 64, shard {shard:2}, {RANKS[:5]} workers:", *(f"{s:.1f}" for s in speed))
     for batch in BATCHES:
         alone = seconds_of_step(parts, 1, batch, one["bytes"])
         speed = [alone / seconds_of_step(parts, ranks, batch, one["bytes"]) for ranks in RANKS]
