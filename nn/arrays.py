@@ -4,6 +4,7 @@ In each case a Tensor either does what a NumPy array does, or raises an error. N
 """
 
 import copy
+import operator
 
 import numpy as np
 
@@ -80,10 +81,10 @@ class ArrayProtocols:
     __array_priority__ = 1000  # the same for CuPy
     __hash__ = object.__hash__  # by identity, though == compares entries: a Tensor can be the key of a dict
 
-    shape = property(lambda self: self.data.shape)
-    ndim = property(lambda self: self.data.ndim)
-    size = property(lambda self: self.data.size)
-    dtype = property(lambda self: self.data.dtype)
+    shape = property(operator.attrgetter("data.shape"))  # in C: these are asked for at every op
+    ndim = property(operator.attrgetter("data.ndim"))
+    size = property(operator.attrgetter("data.size"))
+    dtype = property(operator.attrgetter("data.dtype"))
     xp = property(lambda self: array_module(self.data), doc="numpy or cupy: the module of `data`.")
 
     def __repr__(self):

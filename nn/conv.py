@@ -36,13 +36,14 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
 
 def _check(x, weight, bias, padding):
     check_devices("conv2d", x, weight, *([] if bias is None else [bias]))
-    if x.ndim != 4 or weight.ndim != 4 or x.shape[3] != weight.shape[2] or 0 in weight.shape:
-        raise ValueError(f"conv2d needs x (N, H, W, C) and weight (KH, KW, C, O), got {x.shape} and {weight.shape}")
-    (n, *size, _), (*filter_size, _, o) = x.shape, weight.shape
+    shape, filters = x.shape, weight.shape
+    if len(shape) != 4 or len(filters) != 4 or shape[3] != filters[2] or 0 in filters:
+        raise ValueError(f"conv2d needs x (N, H, W, C) and weight (KH, KW, C, O), got {shape} and {filters}")
+    (n, h, w, _), (kh, kw, _, o) = shape, filters
     if bias is not None and bias.shape not in ((o,), (n, o)):
         raise ValueError(f"the bias must be ({o},) or ({n}, {o}), got {bias.shape}")
-    if any(k > side + 2 * padding for k, side in zip(filter_size, size, strict=True)):
-        raise ValueError(f"the filter {filter_size} is larger than the padded image {size} + 2 * {padding}")
+    if kh > h + 2 * padding or kw > w + 2 * padding:
+        raise ValueError(f"the filter {[kh, kw]} is larger than the padded image {[h, w]} + 2 * {padding}")
 
 
 def conv2d_loops(x, weight, bias=0, stride=1, padding=0):

@@ -40,20 +40,20 @@ def group_norm_silu(x, weight, bias, groups):
     if kernels.used_for(x.xp, x.dtype):
         return _by_kernels("group_norm_silu", x, weight, bias, groups, silu=True)
     centred, scale, normalise_vjp = _normalise(x, weight, bias, groups)
-    z = centred * _row(scale, centred)  # the result of group norm
-    z += _row(bias.data[None], centred)
-    d = -z
-    with np.errstate(over="ignore"):  # where e^-z is infinite, silu is 0
-        x.xp.exp(d, out=d)
-    d += 1
-    y = z / d  # silu(z) = z / (1 + e^-z)
+    # For z, the result of group norm, and m = -z: silu(z) = z / (1 + e^-z) = m / (-1 - e^m).
+    m = centred * _row(-scale, centred)
+    m -= _row(bias.data[None], centred)
+    with np.errstate(over="ignore"):  # where e^m is infinite, silu is 0
+        d = x.xp.exp(m)
+    x.xp.subtract(-1, d, out=d)
+    y = m / d
 
     slope = None
-    if is_recorded(x, weight, bias):  # silu'(z) = (1 + z - y) / (1 + e^-z), in place
-        z -= y
-        z += 1
-        z /= d
-        slope = z
+    if is_recorded(x, weight, bias):  # silu'(z) = (1 + z - y) / (1 + e^-z) = (m + y - 1) / d, in place
+        m += y
+        m -= 1
+        m /= d
+        slope = m
 
     def vjp(g):
         return normalise_vjp(slope * g.reshape(slope.shape))

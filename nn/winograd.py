@@ -127,15 +127,15 @@ def _places(n, h, w, size, xp):
     tiles = tiles.transpose(3, 4, 0, 1, 2).reshape(size * size, n * ty * tx)
     places = np.arange(tiles.size).reshape(size, size, n, ty, tx)[edge : size - edge, edge : size - edge]
     places = places.transpose(2, 3, 0, 4, 1).reshape(n, 4 * ty, 4 * tx)[:, :h, :w]
-    outside = tuple(map(xp.asarray, np.nonzero(tiles < 0)))
-    return xp.asarray(np.maximum(tiles, 0)), outside, xp.asarray(np.ascontiguousarray(places))
+    outside = np.flatnonzero(tiles < 0)
+    return xp.asarray(np.maximum(tiles, 0)), xp.asarray(outside), xp.asarray(np.ascontiguousarray(places))
 
 
 def _cut(a, size, xp):
     """The tiles of a (N, H, W, C), with zeros outside of the images: (size^2, N TY TX, C)."""
     pixels, outside, _ = _places(*a.shape[:3], size, xp)
     tiles = a.reshape(-1, a.shape[3]).take(pixels, axis=0)
-    tiles[outside] = 0
+    tiles.reshape(-1, a.shape[3])[outside] = 0
     return tiles
 
 

@@ -1,5 +1,7 @@
 """Group norm and layer norm: what they make of data, far from zero too, and fused against plain."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -170,3 +172,15 @@ def test_the_gradient_of_a_norm_is_orthogonal_to_shifts(xp, seed, scale):
     gx = value_and_gradients(nn.group_norm, [scale * x, weight, bias], cotangent, 3)[1]
     sums = to_numpy(gx).reshape(2, -1, 3, 2).sum((1, 3))
     np.testing.assert_allclose(sums, 0, atol=1e-12 * 30 * float(abs(gx).max()))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_silu_far_below_zero_is_zero_as_is_its_slope_and_nobody_is_warned(xp, dtype):
+    """e^-z overflows from z = -89 on in float32, and from -710 on in float64."""
+    x, cotangent = drawn(xp, 0, (2, 3, 3, 4), (2, 3, 3, 4), dtype=dtype)
+    one = xp.ones(4, dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y, *found = value_and_gradients(nn.group_norm_silu, [x, one, -1000 * one], cotangent, 2)
+    for a in (y, *found):
+        np.testing.assert_array_equal(to_numpy(a), 0)
