@@ -3,14 +3,14 @@
 from nn.gpu.precision import matrix_product
 from nn.norm import sum_pixels
 from nn.ops import softmax_array
-from nn.tensors import check_devices, node
+from nn.tensors import node
 
 __all__ = ["linear", "attention"]
 
 
 def linear(x, weight, bias):
     """x weight + bias, for x (..., I), weight (I, O) and bias (O,): (..., O). ValueError where shapes do not fit."""
-    check_devices("linear", x, weight, bias)
+    x, bias = weight.operand("linear", x), weight.operand("linear", bias)
     if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[0] or bias.shape != weight.shape[1:]:
         given = f"{x.shape}, {weight.shape} and {bias.shape}"
         raise ValueError(f"linear needs x (..., I), weight (I, O) and bias (O,), got {given}")
@@ -38,7 +38,7 @@ def attention(query, key, value):
         raise ValueError(
             f"attention needs (..., L, D), (..., M, D), (..., M, E), got {query.shape}, {key.shape}, {value.shape}"
         )
-    check_devices("attention", query, key, value)
+    key, value = query.operand("attention", key), query.operand("attention", value)
     q, k, v, scale = query.data, key.data, value.data, query.shape[-1] ** -0.5
     y = softmax_array((q * scale) @ k.swapaxes(-1, -2), -1, query.xp)
 

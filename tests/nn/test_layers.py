@@ -147,7 +147,7 @@ def test_dropout_drops_in_training_only():
     layer, x = nn.Dropout(0.5), tensor(np.ones((4, 50), np.float32))
     assert layer.eval()(x) is x
     with nn.random_state(0, 0, range(4)):
-        assert set(np.unique(nn.to_numpy(layer.train()(x).data))) == {0, 2}
+        assert set(np.unique(nn.nn.to_numpy(layer.train()(x).data))) == {0, 2}
 
 
 def test_attention_is_what_its_heads_say_one_by_one():
@@ -200,6 +200,11 @@ def test_sizes_may_be_numbers_of_numpys(integer):
         found, expected = (moved(make(n))(x) for n in (integer, int))
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found.data, expected.data)
+
+
+def test_linear_takes_a_plain_array_too():
+    layer, x = moved(nn.Linear(3, 2, rng=rng())), tensor(np.ones((4, 3), np.float32))
+    np.testing.assert_array_equal(nn.to_numpy(layer(x.data).data), nn.to_numpy(layer(x).data))
 
 
 def test_linear_refuses_an_input_of_another_width():
