@@ -147,7 +147,7 @@ def test_dropout_drops_in_training_only():
     layer, x = nn.Dropout(0.5), tensor(np.ones((4, 50), np.float32))
     assert layer.eval()(x) is x
     with nn.random_state(0, 0, range(4)):
-        assert set(np.unique(nn.nn.to_numpy(layer.train()(x).data))) == {0, 2}
+        assert set(np.unique(nn.to_numpy(layer.train()(x).data))) == {0, 2}
 
 
 def test_attention_is_what_its_heads_say_one_by_one():
