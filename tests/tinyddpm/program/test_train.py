@@ -202,7 +202,7 @@ def test_the_learning_rate_warms_up_holds_and_falls_to_zero_at_the_end_of_the_ru
     held = [0.25, 0.5, 0.75, 1, 1, 1]
     assert rates(trainer(config), steps=10) == pytest.approx([1e-3 * r for r in [*held, 1, 0.75, 0.5, 0.25]])
     assert rates(trainer(replace(config, fall=0)), steps=8) == pytest.approx([1e-3 * r for r in [*held, 1, 1]])
-    by_the_clock = rates(trainer(replace(config, warmup_steps=0)), minutes=0.02)
+    by_the_clock = rates(trainer(replace(config, warmup_steps=0, fall=0.9)), minutes=0.02)
     assert by_the_clock == sorted(by_the_clock, reverse=True) and 1e-3 == by_the_clock[0] > by_the_clock[-1]
 
 
