@@ -116,12 +116,12 @@ def _train(arguments):
 
 
 def _say_rate(batch):
-    """Offer the rule of thumb for another batch than the default one: its rate grows as the batch's square root."""
+    """Offer the rule of thumb for a batch larger than the default one: the rate grows as the batch's square root."""
     from tinyddpm.program.config import Config
 
     default = Config()
     rule = default.learning_rate * (batch / default.batch) ** 0.5
-    if batch != default.batch:
+    if batch > default.batch:
         print(
             f"the learning rate is that for a batch of {default.batch}; by a rule of thumb: --learning-rate {rule:.1g}"
         )

@@ -128,10 +128,10 @@ def test_the_command_starts_a_run_of_the_diffusion_asked_for_with_its_defaults(t
         assert {key: getattr(config, key) for key in expected} == expected
 
 
-def test_the_rate_for_another_batch_is_offered_where_none_was_asked_for(tmp_path, squares, capsys):
+def test_the_rate_for_a_larger_batch_is_offered_where_none_was_asked_for(tmp_path, squares, capsys):
     for name, options, offered in (
         ("larger", ["--batch", 256], "--learning-rate 0.004\n"),
-        ("as by default", ["--batch", 64], None),
+        ("no larger", ["--batch", 64], None),
         ("asked for", ["--batch", 256, "--learning-rate", 1e-3], None),
     ):
         asked = ["--data", squares, "--steps", 0, "--preset", "tiny", *options]
