@@ -12,9 +12,9 @@ outputs needs 6x6 inputs, its own pixels (o) and those around them (.); so the t
 
 In one dimension, 4 outputs y of a 3-tap filter w over 6 inputs d are y = A^T [(G w) * (B^T d)], with * entry by entry:
 6 products in place of 12. In two dimensions the same holds along both axes: 36 products for 16 outputs of 9 taps each,
-in place of 144. The three transforms are linear. Along both axes, and over all tiles and channels, each is one product
-with a matrix of 36 rows or columns. Each of the 36 products is one matrix product over channels. The vjp applies the
-transposes of all these, in reverse order.
+in place of 144. The three transforms are linear. Over all tiles and channels, each is two products with a small
+matrix (`_both_axes`). Each of the 36 products is one matrix product over channels. The vjp applies the transposes of
+all these, in reverse order.
 
 Names: N images, H x W pixels, C channels in, O channels out, TY x TX tiles. Next: resampling.py.
 """
@@ -49,8 +49,8 @@ _ONES = 6 * 1 + 1
 
 @functools.lru_cache(maxsize=16)
 def _transforms(dtype, xp):
-    """To outputs (16 x 36), to inputs (36 x 36), to filters (36 x 9), along both axes; in `dtype` on the device of `xp`."""
-    return tuple(xp.asarray(np.kron(m, m).astype(dtype)) for m in (_A_TRANSPOSED, _B_TRANSPOSED, _G))
+    """To outputs (A^T, 4 x 6), to inputs (B^T, 6 x 6) and to filters (G, 6 x 3), in `dtype` on the device of `xp`."""
+    return tuple(xp.asarray(matrix.astype(dtype)) for matrix in (_A_TRANSPOSED, _B_TRANSPOSED, _G))
 
 
 def conv2d_winograd(x, weight, bias=None):
@@ -59,20 +59,20 @@ def conv2d_winograd(x, weight, bias=None):
     o, tiles = weight.shape[3], -(-h // 4) * -(-w // 4)
     xp, needs_gx = x.xp, x.requires_grad  # the vjp must not name x: its data is not needed any more
     to_outputs, to_inputs, to_filters = _transforms(x.dtype, xp)
-    inputs = _transformed(to_inputs, _cut(x.data, 6, xp))
+    inputs = _both_axes(to_inputs, _cut(x.data, 6, xp))
     products = inputs @ _filters(weight, to_filters)
     if bias is not None:
         plane = products[_ONES].reshape(n, tiles, o)
         plane += bias.data.reshape(-1, 1, o)
-    outputs = _transformed(to_outputs, products)
+    outputs = _both_axes(to_outputs, products)
 
     def vjp(g):
-        g_products = _transformed(to_outputs.T, _cut(g, 4, xp))
+        g_products = _both_axes(to_outputs.T, _cut(g, 4, xp))
         gx = gw = None
         if weight.requires_grad:
-            gw = _transformed(to_filters.T, inputs.swapaxes(1, 2) @ g_products).reshape(weight.shape)
+            gw = _both_axes(to_filters.T, inputs.swapaxes(1, 2) @ g_products).reshape(weight.shape)
         if needs_gx:
-            g_tiles = _transformed(to_inputs.T, g_products @ _filters_transposed(weight, to_filters))
+            g_tiles = _both_axes(to_inputs.T, g_products @ _filters_transposed(weight, to_filters))
             gx = _add_up(g_tiles, n, h, w, xp)
         if bias is None:
             return gx, gw
@@ -83,9 +83,12 @@ def conv2d_winograd(x, weight, bias=None):
     return node("conv2d_winograd", _join(outputs, n, h, w, xp), parents, vjp)
 
 
-def _transformed(matrix, planes):
-    """out[i] = sum over k of matrix[i, k] planes[k]: (K, A, B) -> (M, A, B)."""
-    return (matrix @ planes.reshape(len(planes), -1)).reshape(len(matrix), *planes.shape[1:])
+def _both_axes(matrix, planes):
+    """out[i, j] = sum over k, l of matrix[i, k] planes[k, l] matrix[j, l]: (K^2, A, B) -> (M^2, A, B)."""
+    (m, k), (_, *others) = matrix.shape, planes.shape
+    # Two products, one per axis. One with the Kronecker product takes as long with BLAS, and twice as long without.
+    along_one = (matrix @ planes.reshape(k, k, -1).swapaxes(0, 1)).swapaxes(0, 1)
+    return (matrix @ along_one).reshape(m * m, *others)
 
 
 # ==== filters ====
@@ -94,7 +97,7 @@ def _transformed(matrix, planes):
 def _filters(weight, to_filters):
     """The transformed filters, (36, C, O)."""
     shape = 9, *weight.shape[2:]
-    return _once("filters", weight, lambda: _transformed(to_filters, weight.data.reshape(shape)))
+    return _once("filters", weight, lambda: _both_axes(to_filters, weight.data.reshape(shape)))
 
 
 def _filters_transposed(weight, to_filters):

@@ -90,7 +90,8 @@ def as_computed(op, a, b):
         return [direct(op, a, b)]
     (n, h, w, c), o = a, b[3]
     tiles = n * -(-h // 4) * -(-w // 4)
-    return [((36, tiles, c), (36, c, o)), ((36, 36), (36, tiles * c)), ((16, 36), (36, tiles * o))]
+    transforms = [((m, 6), (batch, 6, tiles * k)) for m, k in ((6, c), (4, o)) for batch in (6, m)]
+    return [((36, tiles, c), (36, c, o)), *transforms]
 
 
 def main():
