@@ -1,5 +1,7 @@
 """Linear maps and attention: matrix products and what stands between them, as one op each. Next: layers.py."""
 
+import math
+
 from nn.gpu.precision import matrix_product
 from nn.norm import sum_pixels
 from nn.ops import softmax_array
@@ -15,13 +17,14 @@ def linear(x, weight, bias):
         given = f"{x.shape}, {weight.shape} and {bias.shape}"
         raise ValueError(f"linear needs x (..., I), weight (I, O) and bias (O,), got {given}")
     xp, shape, (inputs, outputs) = x.xp, x.shape, weight.shape
-    rows, matrix = x.data.reshape(-1, inputs), weight.data
+    count = math.prod(shape[:-1])  # a -1 would not do where there are no channels
+    rows, matrix = x.data.reshape(count, inputs), weight.data
     y = matrix_product(rows, matrix)
     y += bias.data
     needs_gx, kept = x.requires_grad, rows if weight.requires_grad else None
 
     def vjp(g):
-        g = g.reshape(-1, outputs)
+        g = g.reshape(count, outputs)
         gx = matrix_product(g, matrix.T).reshape(shape) if needs_gx else None
         gw = None if kept is None else matrix_product(kept.T, g)
         return gx, gw, sum_pixels(g[None], xp)[0]

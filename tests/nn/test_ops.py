@@ -295,3 +295,14 @@ def test_dropout_keeps_the_mean_and_drops_the_rate():
     assert set(np.unique(y)) == {np.float32(0), np.float32(1 / 0.75)}
     assert abs((y == 0).mean() - 0.25) < 6 * np.sqrt(0.25 * 0.75 / 1e5)
     assert (y != again).any(), "two layers of one network drew the same numbers"
+
+
+@pytest.mark.parametrize("inputs, outputs", [(0, 2), (4, 0)])
+def test_linear_without_inputs_is_the_bias_and_without_outputs_is_empty(inputs, outputs):
+    x, weight, bias = (
+        nn.tensor(there(np.ones(s)), requires_grad=True) for s in ((3, inputs), (inputs, outputs), outputs)
+    )
+    y = nn.linear(x, weight, bias)
+    assert y.shape == (3, outputs) and (y.data == 1).all()
+    gx, gw, gb = nn.gradients(y, [x, weight, bias], y.data)
+    assert not gx.any() and not gw.any() and (gb == 3).all()
