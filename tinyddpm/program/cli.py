@@ -123,7 +123,7 @@ def _say_rate(batch):
     rule = default.learning_rate * (batch / default.batch) ** 0.5
     if batch > default.batch:
         print(
-            f"the learning rate is that for a batch of {default.batch}; by a rule of thumb: --learning-rate {rule:.1g}"
+            f"the learning rate is that for a batch of {default.batch}; by a rule of thumb: --learning-rate {rule:.2g}"
         )
 
 

@@ -131,6 +131,7 @@ def test_the_command_starts_a_run_of_the_diffusion_asked_for_with_its_defaults(t
 def test_the_rate_for_a_larger_batch_is_offered_where_none_was_asked_for(tmp_path, squares, capsys):
     for name, options, offered in (
         ("larger", ["--batch", 256], "--learning-rate 0.004\n"),
+        ("a little larger", ["--batch", 96], "--learning-rate 0.0024\n"),
         ("no larger", ["--batch", 64], None),
         ("asked for", ["--batch", 256, "--learning-rate", 1e-3], None),
     ):
