@@ -2,7 +2,7 @@
 
 Read bare.py first: the idea, whole, on one page. Then tape.py (the walk back), tensors.py (the Tensor and its
 operators), ops.py, norm.py, conv.py, resampling.py and products.py (one function per op), layers.py, optim.py. Folders
-below: cpu (many cores) and gpu (kernels, products).
+below: cpu (many cores) and gpu (kernels, precision).
 
 Every public name of these modules is a name of `nn`: the lists `__all__` of the modules say which.
 """
