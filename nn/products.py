@@ -43,13 +43,14 @@ def attention(query, key, value):
         )
     key, value = query.operand("attention", key), query.operand("attention", value)
     q, k, v, scale = query.data, key.data, value.data, query.shape[-1] ** -0.5
-    y = softmax_array((q * scale) @ k.swapaxes(-1, -2), -1, query.xp)
+    y = softmax_array(matrix_product(q * scale, k.swapaxes(-1, -2)), -1, query.xp)
 
     def vjp(g):
-        g_scores = g @ v.swapaxes(-1, -2)
+        g_scores = matrix_product(g, v.swapaxes(-1, -2))
         g_scores *= y
         g_scores -= y * g_scores.sum(axis=-1, keepdims=True)
         g_scores *= scale
-        return g_scores @ k, g_scores.swapaxes(-1, -2) @ q, y.swapaxes(-1, -2) @ g
+        gq, gk = matrix_product(g_scores, k), matrix_product(g_scores.swapaxes(-1, -2), q)
+        return gq, gk, matrix_product(y.swapaxes(-1, -2), g)
 
-    return node("attention", y @ v, (query, key, value), vjp)
+    return node("attention", matrix_product(y, v), (query, key, value), vjp)

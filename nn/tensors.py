@@ -6,8 +6,6 @@ until `backward`, so it names as little as it can, and never the result's node (
 Next: ops.py.
 """
 
-import operator
-
 import numpy as np
 
 from nn.arrays import NUMBERS, PLAIN, ArrayProtocols, DtypesDiffer, check_devices, fixed, held, scattered
@@ -136,14 +134,13 @@ class Tensor(ArrayProtocols):
         if self.ndim < 2 or other.ndim < 2 or self.shape[-1] != other.shape[-2]:
             raise ValueError(f"matmul needs (..., i, j) @ (..., j, k), got {self.shape} @ {other.shape}")
         a, b = _kept_for_each_other(self, other)
-        product = matrix_product if self.ndim == other.ndim == 2 else operator.matmul
 
         def vjp(g):
-            ga = None if b is None else product(g, b.swapaxes(-1, -2))
-            gb = None if a is None else product(a.swapaxes(-1, -2), g)
+            ga = None if b is None else matrix_product(g, b.swapaxes(-1, -2))
+            gb = None if a is None else matrix_product(a.swapaxes(-1, -2), g)
             return ga, gb
 
-        return node("matmul", product(self.data, other.data), (self, other), vjp)
+        return node("matmul", matrix_product(self.data, other.data), (self, other), vjp)
 
     def __pow__(self, exponent):
         """self ** exponent, for a number as exponent. x ** 0 is 1 with slope 0, also at 0."""

@@ -73,8 +73,9 @@ class Modules:
             self.spaces = packages + [c for c in classes if isinstance(c, type)]
         self.specs.update(specs)
         values, before = [value for space in self.spaces for value in vars(space).values()], self.patches
-        changed = [value for pair in zip(values, self.values, strict=False) if pair[0] is not pair[1] for value in pair]
-        if len(values) != len(self.values) or any(_goes_by_value(_module_of(value)) for value in changed):
+        changed = [new for new, old in zip(values, self.values, strict=False) if new is not old]
+        patched = changed and (before or any(_goes_by_value(_module_of(value)) for value in changed))
+        if patched or len(values) != len(self.values):
             entries = [(space, *entry) for space in self.spaces for entry in vars(space).items()]
             self.patches = [entry for entry in entries if _goes_by_value(_module_of(entry[-1]))]
         self.values = values

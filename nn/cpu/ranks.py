@@ -98,15 +98,18 @@ def _launched():
     return _started() != 1 and any(name in os.environ for name in _LAUNCHERS)
 
 
-def _show_error(*error):
-    """A `sys.excepthook`. After an error on a rank that has not met the others, MPICH's launcher would let them wait."""
-    sys.__excepthook__(*error)
+def _show_error(show, *error):
+    """A `sys.excepthook`, after the one before it, `show`.
+
+    After an error on a rank that has not met the others, MPICH's launcher would let them wait.
+    """
+    show(*error)
     if _launched():
         _give_up("this rank has not met the others, and ends the job")
 
 
 if _launched():
-    sys.excepthook = _show_error
+    sys.excepthook = functools.partial(_show_error, sys.excepthook)
 
 
 def _met():

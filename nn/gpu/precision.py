@@ -44,14 +44,14 @@ def products_in(name, dtype):
 
 
 def matrix_product(a, b, name=None):
-    """a (I, J) @ b (J, K), in the precision `name` or, by default, the one asked for by `precision`.
+    """a (..., I, J) @ b (..., J, K); of two matrices in the precision `name` or, by default, that of `precision`.
 
-    A matrix of bfloat16, as kernels make it, is a uint16 one. CuPy's own `@` would do float32 in TF32 if the
-    environment variable CUPY_TF32 is set.
+    A matrix of bfloat16, as kernels make it, is a uint16 one. CuPy's own `@` would do two matrices of float32 in TF32 if
+    the environment variable CUPY_TF32 is set.
     """
-    name = name or _precision.get()
-    if isinstance(a, np.ndarray) or not {a.dtype.name, b.dtype.name} <= _CUDA_TYPE.keys():
+    if isinstance(a, np.ndarray) or not a.ndim == b.ndim == 2 or not {a.dtype.name, b.dtype.name} <= _CUDA_TYPE.keys():
         return a @ b
+    name = name or _precision.get()
     if name == "bf16":
         a, b = (m if m.dtype == np.uint16 else kernels.to_bfloat16(m) for m in (a, b))
     return _gemm(a, b, _COMPUTE_32F_FAST_TF32 if name == "tf32" else _COMPUTE_32F)

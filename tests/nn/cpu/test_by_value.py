@@ -267,6 +267,7 @@ def test_a_package_goes_along_as_far_as_it_is_named(tmp_path, monkeypatch):
 
 
 PATCHED = """
+import sys, types
 import numpy as np
 import nn
 from nn import Parallel
@@ -292,6 +293,14 @@ results.append(show())
 nn.silu = nn.ops.silu = plain
 nn.Linear.__call__ = call
 results.append(show())
+
+sys.modules["mine"] = types.ModuleType("mine")
+nn.silu = lambda x: 0 * x
+nn.silu.__module__ = "mine"
+show()
+nn.silu = plain
+del sys.modules["mine"]
+show()
 print(results[4] == results[0], results[1] != results[0], results[2:4])
 """
 

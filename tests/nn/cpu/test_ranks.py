@@ -222,6 +222,13 @@ def test_an_error_on_a_rank_before_all_have_met_ends_the_job(tmp_path):
     assert len(re.findall("rank 1 on .* has not met the others", run.stderr)) == 1
 
 
+def test_an_error_before_all_have_met_is_shown_by_the_hook_that_there_was():
+    code = "import sys; sys.excepthook = lambda *error: print('shown by', error[0]); import nn; 1 / 0"
+    run = run_python("-c", code, env={"PMI_RANK": "1", "PMI_SIZE": "2"})
+    assert run.returncode and run.stdout == "shown by <class 'ZeroDivisionError'>\n"
+    assert "rank 1 on" in run.stderr
+
+
 def test_one_process_of_a_launcher_needs_no_mpi():
     code = "import sys; sys.modules['mpi4py'] = None; import nn; nn.Parallel(1)"
     assert run_python("-c", code, env={"PMI_RANK": "0", "PMI_SIZE": "1"}).returncode == 0

@@ -106,10 +106,12 @@ def test_fp32_is_fp32_where_an_environment_variable_makes_cupy_s_own_products_tf
         y, z = p @ q, conv2d_im2col(image, filters, rest, 1, 1)
         table = Tensor(a.astype(dtype), requires_grad=True)
         rows = nn.embedding(table, index)
+        mixed = nn.attention(p, q.transpose(), q.transpose())
         return [
             *(y.data, *gradients(y, [p, q], cupy.ones_like(y.data))),
             *(z.data, *gradients(z, [image, filters], cupy.ones_like(z.data))),
             *gradients(rows, [table], b.astype(dtype).T[:3, :40]),
+            *(mixed.data, *gradients(mixed, [p, q], cupy.ones_like(mixed.data))),
         ]
 
     for found, exact in zip(everything(np.float32), everything(np.float64), strict=True):
