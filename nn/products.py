@@ -37,7 +37,8 @@ def attention(query, key, value):
 
     query, key, value: (..., L, D), (..., M, D) and (..., M, E); returns (..., L, E).
     """
-    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
+    matrices = min(query.ndim, key.ndim, value.ndim) > 1
+    if not matrices or query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
         raise ValueError(
             f"attention needs (..., L, D), (..., M, D), (..., M, E), got {query.shape}, {key.shape}, {value.shape}"
         )

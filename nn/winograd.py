@@ -116,7 +116,7 @@ def _once(what, weight, compute):
 # ==== tiles ====
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=32)
 def _places(n, h, w, size, xp):
     """Where the pixels of n images lie in their tiles of size x size pixels, 4 apart; size is 4 or 6.
 

@@ -156,6 +156,7 @@ REFUSED = {
     "linear: widths": (lambda: nn.linear(x, zeros(2, 4), zeros(4)), ValueError, r"got \(2, 3\), \(2, 4\) and \(4,\)"),
     "linear: bias": (lambda: nn.linear(x, zeros(3, 4), zeros(1)), ValueError, r"got \(2, 3\), \(3, 4\) and \(1,\)"),
     "attention: widths": (lambda: nn.attention(x, zeros(2, 4), x), ValueError, r"got .* \(2, 4\), \(2, 3\)"),
+    "attention: one axis": (lambda: nn.attention(x, zeros(3), x), ValueError, r"got \(2, 3\), \(3,\), \(2, 3\)"),
     "attention: lengths": (lambda: nn.attention(x, x, zeros(3, 3)), ValueError, r"got .* \(3, 3\)"),
     "mse": (lambda: nn.mse(x, zeros(3)), ValueError, r"got \(2, 3\) and \(3,\)"),
     "mse: of nothing": (lambda: nn.mse(zeros(0, 3), zeros(0, 3)), ValueError, r"no entries: shape \(0, 3\)"),
