@@ -87,13 +87,13 @@ def conv2d_im2col(x, weight, bias=None, stride=1, padding=0):
     return node("conv2d_im2col", y, (x, weight) if bias is None else (x, weight, bias), vjp)
 
 
-def _pad_image(a, before, height, width, xp):
-    """a (N, H, W, C) with zeros around it: `before` above and to the left, and height x width in all."""
-    n, h, w, c = a.shape
-    if (h, w) == (height, width):
+def _padded(a, padding, xp):
+    """a (N, H, W, C) with `padding` rows and columns of zeros on each side."""
+    if not padding:
         return xp.ascontiguousarray(a)
-    padded = xp.zeros((n, height, width, c), a.dtype)
-    padded[:, before : before + h, before : before + w] = a
+    n, h, w, c = a.shape
+    padded = xp.zeros((n, h + 2 * padding, w + 2 * padding, c), a.dtype)
+    padded[:, padding:-padding, padding:-padding] = a
     return padded
 
 
@@ -101,7 +101,7 @@ def _windows(a, kh, kw, stride, padding, xp):
     """Every window of a (N, H, W, C), as a view of its padded copy (a copy on a GPU): (N, OH, OW, KH, KW, C)."""
     if kernels.used_for(xp, a.dtype):
         return kernels.windows(a, kh, kw, stride, padding, bfloat16=products_in("bf16", a.dtype))
-    a = _pad_image(a, padding, a.shape[1] + 2 * padding, a.shape[2] + 2 * padding, xp)
+    a = _padded(a, padding, xp)
     n, h, w, c = a.shape
     sn, sh, sw, sc = a.strides
     shape = (n, (h - kh) // stride + 1, (w - kw) // stride + 1, kh, kw, c)

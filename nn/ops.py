@@ -114,15 +114,17 @@ def softmax_array(a, axis, xp):
     return e
 
 
+def softmax_vjp(g, y, axis):
+    """The gradient of what softmax was taken of, where y is the result."""
+    gy = g * y
+    gy -= y * gy.sum(axis=axis, keepdims=True)
+    return gy
+
+
 def softmax(x, axis=-1):
     """e^x / sum e^x along `axis`."""
     y = softmax_array(x.data, axis, x.xp)
-
-    def vjp(g):
-        gy = g * y
-        return (gy - y * gy.sum(axis=axis, keepdims=True),)
-
-    return node("softmax", y, (x,), vjp)
+    return node("softmax", y, (x,), lambda g: (softmax_vjp(g, y, axis),))
 
 
 def log_softmax(x, axis=-1):

@@ -4,7 +4,7 @@ import math
 
 from nn.gpu.precision import matrix_product
 from nn.norm import sum_pixels
-from nn.ops import softmax_array
+from nn.ops import softmax_array, softmax_vjp
 from nn.tensors import node
 
 __all__ = ["linear", "attention"]
@@ -47,9 +47,7 @@ def attention(query, key, value):
     y = softmax_array(matrix_product(q * scale, k.swapaxes(-1, -2)), -1, query.xp)
 
     def vjp(g):
-        g_scores = matrix_product(g, v.swapaxes(-1, -2))
-        g_scores *= y
-        g_scores -= y * g_scores.sum(axis=-1, keepdims=True)
+        g_scores = softmax_vjp(matrix_product(g, v.swapaxes(-1, -2)), y, -1)
         g_scores *= scale
         gq, gk = matrix_product(g_scores, k), matrix_product(g_scores.swapaxes(-1, -2), q)
         return gq, gk, matrix_product(y.swapaxes(-1, -2), g)

@@ -30,7 +30,7 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "cpu: is about NumPy or about processes and threads of the CPU; runs with --device cpu only"
     )
-    # Of what is started from here on, the processes of xdist among them: there is one on every core.
+    # One BLAS thread in each process that is started from here on: pytest-xdist starts one for every core.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     name = config.getoption("--device")
     if name == "strict":

@@ -119,12 +119,10 @@ def _say_rate(batch):
     """Offer the rule of thumb for a batch larger than the default one: the rate grows as the batch's square root."""
     from tinyddpm.program.config import Config
 
-    default = Config()
-    rule = default.learning_rate * (batch / default.batch) ** 0.5
-    if batch > default.batch:
-        print(
-            f"the learning rate is that for a batch of {default.batch}; by a rule of thumb: --learning-rate {rule:.2g}"
-        )
+    usual, rate = Config.batch, Config.learning_rate
+    if batch > usual:
+        rule = rate * (batch / usual) ** 0.5
+        print(f"the learning rate is that for a batch of {usual}; by a rule of thumb: --learning-rate {rule:.2g}")
 
 
 def _sample(arguments):
