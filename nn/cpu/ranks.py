@@ -159,12 +159,18 @@ def _difference(every):
     return None
 
 
+def _abort():
+    """End all ranks, after a moment in which the launcher can pass on what was printed: it drops the rest."""
+    time.sleep(0.2)
+    _world.Abort(1)
+
+
 def _serve_or_abort():
     try:
         _serve()
     except BaseException:
         print(f"rank {_world.rank} on {platform.node()}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
-        _world.Abort(1)
+        _abort()
 
 
 def _end():
@@ -172,7 +178,7 @@ def _end():
     if _world is None:  # a fork
         return
     if _calling:  # they are in the middle of a call
-        _world.Abort(1)
+        _abort()
     for rank in range(1, _world.size):
         _send(None, rank)
 
